@@ -1,0 +1,22 @@
+"""What a user sees when something that they gave cannot be used: one line and exit status 2."""
+import contextlib
+import os
+import sys
+
+
+class Invalid(ValueError):
+    """Something given from outside cannot be used.
+
+    The message is one sentence or two: what was given, what is valid, what to do.
+    """
+
+
+@contextlib.contextmanager
+def one_line_errors():
+    """Turn :class:`Invalid` into one line on stderr and exit status 2."""
+    try:
+        yield
+    except Invalid as error:
+        message = ' '.join(str(error).split())
+        print(f'{os.path.basename(sys.argv[0])}: error: {message}', file=sys.stderr)
+        raise SystemExit(2) from None
