@@ -1,0 +1,404 @@
+"""Compare runs with mixup and runs without: table, verdict and plot from what they left behind.
+
+    python compare.py results/baseline-0 results/manifoldmixup-0
+    python compare.py results/                  every run below a directory
+
+Runs that agree in every option but seed and mixup form a group and are paired by seed. Each group
+has one table (printed, and in comparison.md) of validation accuracy and error, the paired
+difference with its 95 % interval and the time per epoch; comparison.json adds every run's own
+values, comparison.png shows the curves. Only `run.json` and `log` of each run are read.
+"""
+import argparse
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+import statistics
+import sys
+import tempfile
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy as np
+import scipy.stats
+
+SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
+# What may differ within a group: the mixup, the seed, and where a run's data and files lie.
+NOT_COUNTED = {'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'resume', 'snapshot_every',
+               'data_archive'}
+COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
+NOTES = """\
+Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.
+The difference is mixup − baseline in percentage points, paired by seed; its 95 % interval is
+Student's t with one degree of freedom fewer than pairs, for each row by itself.
+best*: best epoch, chosen on the test data; it flatters every row, so no verdict rests on it."""
+
+
+class Invalid(ValueError):
+    """What was given cannot be compared; the message says what it was and what to do."""
+
+
+@dataclasses.dataclass
+class Run:
+    """One finished run, as read from its directory."""
+    directory: str
+    method: str            # a key of SCRIPTS
+    name: str              # the method with its alpha and layers: a row of the table
+    seed: int
+    setting: dict          # the options that count for the grouping
+    accuracy: np.ndarray   # validation accuracy in %, one value an epoch
+    seconds: float         # per epoch
+    starts: list           # {commit, device, version of each package}, again at each resume
+    diverged: bool         # the training loss was no finite number at the end
+
+
+def is_number(value, kind=(int, float)):
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_layers(value):
+    return value is None or (isinstance(value, list) and value != []
+                             and all(is_number(layer, int) for layer in value))
+
+
+def check(where, values, needed):
+    """Raise Invalid for the first of `needed`, {key: (holds, what it has to be)}, that fails."""
+    for key, (holds, what) in needed.items():
+        if key not in values or not holds(values[key]):
+            found = repr(values[key]) if key in values else 'missing'
+            raise Invalid(f'{where}: {key} is {found}, but {what} is needed: train the run again '
+                          'or leave it out')
+
+
+def read_json(path):
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as error:
+        raise Invalid(f'{path} cannot be read as JSON ({getattr(error, "strerror", error)}): '
+                      'train the run again or leave it out') from None
+
+
+def read_record(path):
+    """Read a `run.json`, checked as far as the comparison uses it."""
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get('options'), dict):
+        raise Invalid(f'{path} is no record of a run, with its options: give directories written '
+                      f'by {" and ".join(SCRIPTS.values())}')
+    check(path, record, {'method': (lambda method: method in list(SCRIPTS), ' or '.join(SCRIPTS))})
+    check(path, record['options'], {
+        'seed': (lambda seed: is_number(seed, int), 'an integer'),
+        'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer')})
+    if record['method'] == 'manifoldmixup':
+        check(path, record['options'], {'mixup_alpha': (is_number, 'a number'),
+                                        'layer_mix': (is_layers, 'a list of integers or null')})
+    return record
+
+
+def read_log(path, epochs):
+    """Read the `log` of a run of `epochs` epochs: one entry for each."""
+    log = read_json(path)
+    if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
+        raise Invalid(f'{path} is not a list of entries, one an epoch: train the run again or '
+                      'leave it out')
+    for number, entry in enumerate(log, 1):
+        check(f'{path}, entry {number}', entry, {
+            'epoch': (lambda epoch: epoch == number <= epochs, f'each from 1 to {epochs} once'),
+            'elapsed_time': (is_number, 'a number of seconds'),
+            'validation/main/accuracy': (  # NaN, too, would make a verdict of nothing
+                lambda value: is_number(value) and 0 <= value <= 1, 'a number from 0 to 1')})
+    if len(log) < epochs:
+        raise Invalid(f'{path.parent} is unfinished, {len(log)} of {epochs} epochs, and the '
+                      'verdict rests on the last: finish it with --resume or leave it out')
+    return log
+
+
+def method_name(method, options):
+    """'baseline', 'input mixup (alpha 1, layer 0)', 'Manifold Mixup (alpha 0.2, layers 0–5)'."""
+    if method == 'baseline':
+        return method
+    alpha = repr(float(options['mixup_alpha'])).removesuffix('.0')
+    layers = sorted(range(6) if options['layer_mix'] is None else options['layer_mix'])
+    in_a_row = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
+    listed = f'{layers[0]}–{layers[-1]}' if in_a_row else ', '.join(map(str, layers))
+    kind = 'input mixup' if layers == [0] else 'Manifold Mixup'
+    return f'{kind} (alpha {alpha}, layer{"s" * (len(layers) > 1)} {listed})'
+
+
+def seconds_per_epoch(elapsed):
+    """The median time between log entries, in seconds; a clock set back by a resume is skipped."""
+    steps = [after - before for before, after in zip(elapsed, elapsed[1:]) if after > before]
+    return float(statistics.median(steps or elapsed[-1:]))
+
+
+def read_starts(record):
+    """[{commit, device, version of each package}], one for each time that the run was started."""
+    starts = record['starts'] if isinstance(record.get('starts'), list) else [record]
+    starts = [start for start in starts if isinstance(start, dict)]
+    return [{'commit': start.get('commit'), 'device': start.get('device'),
+             **(start['versions'] if isinstance(start.get('versions'), dict) else {})}
+            for start in starts]
+
+
+def read_run(directory):
+    """Read a run directory into a :class:`Run`."""
+    record = read_record(directory / 'run.json')
+    method, options = record['method'], record['options']
+    log = read_log(directory / 'log', options['epoch'])
+    return Run(
+        str(directory), method, method_name(method, options), options['seed'],
+        {option: value for option, value in options.items() if option not in NOT_COUNTED},
+        np.array([100 * entry['validation/main/accuracy'] for entry in log]),
+        seconds_per_epoch([entry['elapsed_time'] for entry in log]),
+        read_starts(record), not is_number(log[-1].get('main/loss', 0)))
+
+
+def find_runs(paths):
+    """Read the runs that `paths` name: run directories, or directories with runs below them."""
+    found = {}  # by real path: a run named twice is one run
+    for path in map(Path, paths):
+        if not path.is_dir():
+            raise Invalid(f'{path} is not a directory: give run directories or their parent')
+        record = path / 'run.json'
+        records = [record] if record.exists() else sorted(path.rglob('run.json'))
+        if not records:
+            raise Invalid(f'{path} holds no run, no run.json in it or below it: give directories '
+                          f'written by {" and ".join(SCRIPTS.values())}')
+        found.update({record.parent.resolve(): record.parent for record in records})
+    return [read_run(directory) for directory in found.values()]
+
+
+def differences(run, other):
+    """The options that count, and the seed, in which two runs differ: {option: (here, there)}."""
+    here, there = ({**each.setting, 'seed': each.seed} for each in (run, other))
+    values = {option: (str(here.get(option, 'not recorded')),
+                       str(there.get(option, 'not recorded'))) for option in here | there}
+    return {option: pair for option, pair in sorted(values.items()) if pair[0] != pair[1]}
+
+
+def group_runs(runs):
+    """Sort runs into groups, each {name: [a run for each seed]} with the baseline first.
+
+    Raises Invalid where a run has no partner, or a setting has the same seed twice.
+    """
+    for run in runs:
+        others = [other for other in runs if other.method != run.method]
+        if not others:
+            raise Invalid(f'only {run.method} runs were given ({run.directory} …): give runs of '
+                          f'both {" and ".join(SCRIPTS.values())}')
+        nearest = min(others, key=lambda other: len(differences(run, other)))
+        if different := differences(run, nearest):
+            listed = ', '.join(f'{option} ({here} here, {there} there)'
+                               for option, (here, there) in different.items())
+            raise Invalid(f'{run.directory} ({run.name}, seed {run.seed}) has no {nearest.method} '
+                          f'partner: the nearest, {nearest.directory}, differs in {listed}; train '
+                          'a partner with the same options or leave this run out')
+    groups = {}
+    for run in sorted(runs, key=lambda run: (run.method, run.name, run.seed)):
+        group = groups.setdefault(str(sorted(run.setting.items())), {})
+        rows = group.setdefault(run.name, [])
+        if rows and rows[-1].seed == run.seed:
+            raise Invalid(f'{rows[-1].directory} and {run.directory} have the same setting, '
+                          f'{run.name}, and the same seed, {run.seed}: leave one of them out')
+        rows.append(run)
+    return list(groups.values())
+
+
+def spread(values):
+    """Mean and sample standard deviation (None for a single value), in the values' unit."""
+    return {'mean': float(np.mean(values)),
+            'std': float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+
+def paired_difference(baseline, mixup):
+    """Mixup − baseline: mean, std and Student's 95 % interval over pairs, in the values' unit.
+
+    A single pair has no interval (None): it tells nothing about the next pair.
+    """
+    result = {**spread(np.subtract(mixup, baseline)), 'interval_95': None}
+    if (pairs := len(mixup)) > 1:
+        reach = float(scipy.stats.t.ppf(0.975, pairs - 1)) * result['std'] / pairs ** 0.5
+        result['interval_95'] = [result['mean'] - reach, result['mean'] + reach]
+    return result
+
+
+def verdict(name, difference, pairs):
+    """One plain sentence about a paired difference in percentage points."""
+    mean, interval = difference['mean'], difference['interval_95']
+    if interval is None:
+        return (f'{name} against baseline: {mean:+.2f} points in one pair of runs: no interval, '
+                'so no verdict beyond these two runs.')
+    low, high = interval
+    if low <= 0 <= high:
+        return (f'{name} against baseline: {mean:+.2f} points, but no difference is shown: the '
+                f'95 % interval, {low:+.2f} to {high:+.2f}, includes 0 ({pairs} seeds).')
+    return (f'{name} is {"better" if mean > 0 else "worse"} than baseline by {abs(mean):.2f} '
+            f'points (95 % interval {low:+.2f} to {high:+.2f}, {pairs} seeds).')
+
+
+def cautions(runs):
+    """Sentences on what the options do not show: runs that diverged, other code or machines."""
+    found = [f'{run.directory} diverged: its last training loss is no finite number.'
+             for run in runs if run.diverged]
+    starts = [start for run in runs for start in run.starts]
+    for key in sorted(set().union(*starts)):
+        values = sorted({str(start.get(key)) for start in starts})
+        if len(values) > 1:
+            found.append(f'the runs differ in {key}: {"; ".join(values)}.')
+    return found
+
+
+def summarize(group):
+    """A group's results, ready for JSON: accuracy and error in %, difference in points, time."""
+    control = {run.seed: float(run.accuracy[-1]) for run in group['baseline']}
+    rows = []
+    for name, runs in group.items():
+        last = [float(run.accuracy[-1]) for run in runs]
+        best = [float(run.accuracy.max()) for run in runs]
+        values = {'accuracy_last_epoch': last,
+                  'error_last_epoch': [100 - value for value in last],
+                  'accuracy_best_epoch_chosen_on_test_data': best,
+                  'error_best_epoch_chosen_on_test_data': [100 - value for value in best],
+                  'seconds_per_epoch': [run.seconds for run in runs]}
+        row = {'name': name, **{key: spread(value) for key, value in values.items()}}
+        row['runs'] = [{'directory': run.directory, 'seed': run.seed,
+                        **{key: value[index] for key, value in values.items()},
+                        'best_epoch': int(run.accuracy.argmax()) + 1,
+                        'diverged': run.diverged, 'starts': run.starts}
+                       for index, run in enumerate(runs)]
+        if name != 'baseline':
+            partners = [control[run.seed] for run in runs]
+            row['difference'] = paired_difference(partners, last)
+            row['difference']['per_seed'] = {run.seed: value - partner for run, value, partner
+                                             in zip(runs, last, partners)}
+            row['verdict'] = verdict(name, row['difference'], len(runs))
+        rows.append(row)
+    return {'setting': group['baseline'][0].setting, 'rows': rows,
+            'cautions': cautions(sum(group.values(), []))}
+
+
+def title(setting, settings):
+    """What a group is, and how it differs from the others: 'dataset cifar10, arch …'."""
+    options = {option: None for each in settings for option in each}  # all of them, in order
+    shown = [option for option in options if option in ('dataset', 'arch', 'epoch')
+             or len({str(each.get(option, 'not recorded')) for each in settings}) > 1]
+    return ', '.join(f'{option} {setting.get(option, "not recorded")}' for option in shown)
+
+
+def plus_minus(value):
+    """'78.29 ± 0.21', or '78.29' for a single seed."""
+    return f'{value["mean"]:.2f}' + ('' if value['std'] is None else f' ± {value["std"]:.2f}')
+
+
+def table(rows):
+    """The rows as a markdown table with aligned columns."""
+    cells = [('method', 'seeds', 'accuracy %', 'error %', 'difference [95 % interval]',
+              'best* accuracy %', 'best* error %', 's/epoch')]
+    for row in rows:
+        shown = '–'
+        if difference := row.get('difference'):
+            interval = difference['interval_95']
+            shown = f'{difference["mean"]:+.2f} ' + (
+                '[one pair: none]' if interval is None else '[{:+.2f}, {:+.2f}]'.format(*interval))
+        cells.append((row['name'], str(len(row['runs'])), plus_minus(row['accuracy_last_epoch']),
+                      plus_minus(row['error_last_epoch']), shown,
+                      plus_minus(row['accuracy_best_epoch_chosen_on_test_data']),
+                      plus_minus(row['error_best_epoch_chosen_on_test_data']),
+                      f'{row["seconds_per_epoch"]["mean"]:.1f}'))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    cells.insert(1, ['-' * width for width in widths])
+    return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in cells)
+
+
+def report(summaries):
+    """The whole comparison as markdown."""
+    settings = [summary['setting'] for summary in summaries]
+    parts = ['# Comparison']
+    for summary in summaries:
+        parts += [f'## {title(summary["setting"], settings)}', table(summary['rows'])]
+        parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
+        parts += [f'Caution: {sentence}' for sentence in summary['cautions']]
+    return '\n\n'.join(parts + [NOTES]) + '\n'
+
+
+def draw(groups, summaries):
+    """A figure with a panel for each group: mean accuracy against epochs, band min to max."""
+    columns = min(len(groups), 2)
+    lines = math.ceil(len(groups) / columns)
+    figure = Figure(figsize=(7.5 * columns, 5.5 * lines), layout='constrained')
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axis in axes[len(groups):]:
+        axis.set_axis_off()
+    settings = [summary['setting'] for summary in summaries]
+    for axis, group, summary in zip(axes, groups, summaries):
+        low, high = 100, 0
+        for number, (row, runs) in enumerate(zip(summary['rows'], group.values())):
+            curves = np.array([run.accuracy for run in runs])
+            epochs, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
+            colour = COLOURS[number % len(COLOURS)]
+            axis.plot(epochs, mean, color=colour, linestyle='-' if number else '--',
+                      label=f'{row["name"]}: {plus_minus(row["accuracy_last_epoch"])} %')
+            axis.plot(epochs[-1], mean[-1], 'o', color=colour)
+            axis.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour,
+                              alpha=0.2, linewidth=0)
+            # A long climb's first twentieth may start below the panel: the end needs the room.
+            low, high = min(low, curves[:, len(mean) // 20:].min()), max(high, curves.max())
+        margin = 0.05 * (high - low) or 1
+        axis.set_ylim(low - margin, high + margin)
+        axis.set_title(title(summary['setting'], settings), parse_math=False, wrap=True)
+        axis.set_xlabel('epoch')
+        axis.set_ylabel('validation accuracy (%)')
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+        axis.legend(title='validation accuracy at the last epoch' + (
+                    '; band: min to max over seeds' if len(group['baseline']) > 1 else ''),
+                    loc='upper center', bbox_to_anchor=(0.5, -0.12), frameon=False)
+    return figure
+
+
+def write(out, contents):
+    """Write {name: bytes} into `out`, each complete before it takes the place of an older one."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            for name, content in contents.items():
+                Path(folder, name).write_bytes(content)
+            for name in contents:
+                Path(folder, name).replace(out / name)
+    except OSError as error:
+        raise Invalid(f'{out} cannot be written ({error.strerror}): give another --out') from None
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a misused command line as every other error: in one line."""
+
+    def error(self, message):
+        raise Invalid(f'{message}; see --help')
+
+
+def main(arguments=None):
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', metavar='RUN', nargs='+',
+                        help='run directories, or one directory that holds them')
+    parser.add_argument('--out', metavar='DIR', type=Path,
+                        help='where comparison.md, .json and .png go (default: the directory that '
+                        'holds the runs where it is the one argument, else the current one)')
+    try:
+        args = parser.parse_args(arguments)
+        groups = group_runs(find_runs(args.runs))
+        summaries = [summarize(group) for group in groups]
+        text, picture = report(summaries), io.BytesIO()
+        draw(groups, summaries).savefig(picture, format='png', dpi=120)
+        parent = len(args.runs) == 1 and Path(args.runs[0])
+        out = args.out or parent or Path()
+        write(out, {'comparison.md': text.encode(), 'comparison.png': picture.getvalue(),
+                    'comparison.json': json.dumps({'groups': summaries}, indent=1).encode()})
+    except Invalid as error:
+        print(f'compare.py: error: {" ".join(str(error).split())}', file=sys.stderr)
+        raise SystemExit(2) from None
+    sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
+    print(text, f'Written to {out}: comparison.md, comparison.json, comparison.png', sep='\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,431 @@
+"""compare.py, run as a user does: what it computes, says, draws and refuses."""
+import io
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+from matplotlib import colors, image
+import numpy as np
+import pytest
+import scipy.stats
+
+import compare
+
+SCRIPT = Path(compare.__file__)
+OPTIONS = {
+    'dataset': 'cifar10', 'data_archive': None, 'size': 32, 'arch': 'resnet50', 'stem': 'cifar',
+    'pretrained': None, 'recipe': 'paper', 'epoch': 3, 'batchsize': 128, 'optimizer': 'sgd',
+    'learnrate': 0.1, 'weight_decay': 1e-4, 'schedule': 'step', 'augment': 'standard',
+    'normalize': 'standard', 'device': '0', 'resume': False, 'snapshot_every': 10}
+
+
+def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, **options):
+    """Write a finished run of three epochs whose last validation accuracy is `last` (0 to 1)."""
+    if method == 'manifoldmixup':
+        options = {'mixup_alpha': 0.2, 'layer_mix': None, **options}
+    accuracies = accuracies or [0.3, 0.5, last]
+    elapsed = elapsed or [20. + 10 * epoch for epoch in range(len(accuracies))]
+    log = [{'epoch': epoch, 'iteration': 390 * epoch, 'elapsed_time': seconds, 'main/loss': 1.5,
+            'main/accuracy': 0.4, 'validation/main/loss': 1.2,
+            'validation/main/accuracy': accuracy, 'lr': 0.1}
+           for epoch, (accuracy, seconds) in enumerate(zip(accuracies, elapsed), 1)]
+    record = {'method': method,
+              'options': {**OPTIONS, 'seed': seed, 'out': str(directory), **options},
+              'starts': [{'command': f'python train_{method}.py', 'commit': 'abc',
+                          'device': 'GPU 0', 'versions': {'chainer': '7.8.1', 'numpy': '2.1'}}]}
+    directory.mkdir(parents=True)
+    (directory / 'run.json').write_text(json.dumps(record))
+    (directory / 'log').write_text(json.dumps(log))
+    return directory
+
+
+def change(path, function):
+    """Rewrite a JSON file by `function`, which changes its content in place."""
+    content = json.loads(path.read_text())
+    function(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A baseline and a mixup run of seed 0 below one directory."""
+    make_run(tmp_path / 'base', 'baseline', 0.70)
+    make_run(tmp_path / 'mix', 'manifoldmixup', 0.72)
+    return tmp_path
+
+
+BASELINE, MIXUP = [0.780, 0.791, 0.786], [0.801, 0.805, 0.811]  # last epoch, seeds 0 to 2
+
+
+@pytest.fixture
+def three_pairs(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f'base-{seed}', 'baseline', BASELINE[seed], seed)
+        make_run(tmp_path / f'mix-{seed}', 'manifoldmixup', MIXUP[seed], seed)
+    return tmp_path
+
+
+def compare_runs(capsys, *arguments):
+    """Run the script here: its standard output, and comparison.json's only group."""
+    compare.main([str(argument) for argument in arguments])
+    text = capsys.readouterr().out
+    out = Path(text.split('Written to ')[1].split(':')[0])
+    [group] = json.loads((out / 'comparison.json').read_text())['groups']
+    return text, group
+
+
+def refusal(capsys, *arguments):
+    """The one line by which the script refuses; nothing is printed beside it, or written."""
+    before = set(SCRIPT.parent.glob('comparison.*'))
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert stop.value.code == 2 and printed.out == ''
+    assert printed.err.startswith('compare.py: error: ') and printed.err.count('\n') == 1
+    for argument in arguments:
+        assert not list(Path(argument).glob('*comparison*'))
+    assert set(SCRIPT.parent.glob('comparison.*')) == before
+    return printed.err
+
+
+# The script as a user runs it
+
+def test_a_parent_directory_is_compared_and_holds_the_results(three_pairs):
+    done = subprocess.run([sys.executable, SCRIPT, three_pairs], capture_output=True, text=True,
+                          encoding='utf-8', env={'PYTHONIOENCODING': 'utf-8'}, check=True)
+    assert done.stderr == ''
+    written = (three_pairs / 'comparison.md').read_text(encoding='utf-8')
+    assert done.stdout.startswith(written)
+    assert sorted(path.name for path in three_pairs.iterdir() if path.is_file()) == [
+        'comparison.json', 'comparison.md', 'comparison.png']
+
+
+def test_run_directories_are_compared_in_the_current_directory(pair, tmp_path):
+    (tmp_path / 'here').mkdir()
+    subprocess.run([sys.executable, SCRIPT, '../base', '../mix'], cwd=tmp_path / 'here',
+                   env={'PYTHONIOENCODING': 'ascii'}, capture_output=True, check=True)
+    assert (tmp_path / 'here' / 'comparison.png').exists()
+    group = json.loads((tmp_path / 'here' / 'comparison.json').read_text())['groups'][0]
+    assert [row['runs'][0]['directory'] for row in group['rows']] == ['../base', '../mix']
+
+
+def test_a_refusal_is_one_line_and_exit_status_2(tmp_path):
+    done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith('compare.py: error: ') and done.stderr.count('\n') == 1
+
+
+def test_chainer_is_never_imported(pair):
+    code = ('import sys, compare; compare.main(sys.argv[1:]); '
+            'assert not {"chainer", "recipe", "model", "mixup", "matplotlib.pyplot"} '
+            '& set(sys.modules)')
+    subprocess.run([sys.executable, '-c', code, pair], cwd=SCRIPT.parent, check=True,
+                   capture_output=True)
+
+
+def test_out_is_made_and_a_later_comparison_replaces_an_older_one(pair, capsys):
+    out = pair / 'new' / 'folder'
+    for _ in range(2):
+        compare_runs(capsys, pair, '--out', out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        'comparison.json', 'comparison.md', 'comparison.png']
+    assert not (pair / 'comparison.md').exists()
+
+
+# What it computes
+
+def test_the_paired_interval_is_that_of_scipy(three_pairs, capsys):
+    _, group = compare_runs(capsys, three_pairs)
+    difference = group['rows'][1]['difference']
+    expected = scipy.stats.ttest_rel(MIXUP, BASELINE).confidence_interval(0.95)
+    np.testing.assert_allclose(difference['interval_95'], 100 * np.array(expected), rtol=1e-10)
+    assert difference['mean'] == pytest.approx(2.0)
+    assert difference['per_seed'] == pytest.approx({'0': 2.1, '1': 1.4, '2': 2.5})
+
+
+def test_the_interval_of_numbers_worked_by_hand():
+    # Differences 1, 2, 3: mean 2, std 1; t(0.975; 2) = 4.302653, so 2 ± 4.302653 / sqrt(3).
+    result = compare.paired_difference([10, 20, 30], [11, 22, 33])
+    assert (result['mean'], result['std']) == (2, 1)
+    assert result['interval_95'] == pytest.approx([-0.484138, 4.484138], abs=1e-6)
+
+
+def test_mean_and_sample_standard_deviation_of_last_and_best_epoch(tmp_path, capsys):
+    curves = {0: [0.2, 0.8, 0.7], 1: [0.2, 0.6, 0.74]}
+    for seed, curve in curves.items():
+        make_run(tmp_path / f'b{seed}', 'baseline', None, seed, accuracies=curve)
+        make_run(tmp_path / f'm{seed}', 'manifoldmixup', 0.9, seed)
+    text, group = compare_runs(capsys, tmp_path)
+    row = group['rows'][0]
+    for key, mean, std in (('accuracy_last_epoch', 72, 2.828427),
+                           ('error_last_epoch', 28, 2.828427),
+                           ('accuracy_best_epoch_chosen_on_test_data', 77, 4.242641),
+                           ('error_best_epoch_chosen_on_test_data', 23, 4.242641)):
+        assert row[key] == pytest.approx({'mean': mean, 'std': std}, abs=1e-6)
+    assert [run['best_epoch'] for run in row['runs']] == [2, 3]
+    assert '72.00 ± 2.83' in text and '77.00 ± 4.24' in text
+    assert 'best epoch, chosen on the test data' in text
+
+
+def test_one_pair_has_neither_interval_nor_standard_deviation_and_says_so(pair, capsys):
+    text, group = compare_runs(capsys, pair)
+    assert group['rows'][1]['difference']['interval_95'] is None
+    assert group['rows'][1]['accuracy_last_epoch']['std'] is None
+    assert 'no interval, so no verdict beyond these two runs' in text
+    assert '| 72.00 ' in text and '| +2.00 [one pair: none] ' in text
+    assert '±' not in text.split('\n\n')[2]  # the table
+
+
+@pytest.mark.parametrize('mixup, said', [
+    (MIXUP, 'Manifold Mixup (alpha 0.2, layers 0–5) is better than baseline by 2.00 points'),
+    ([0.770, 0.780, 0.776], 'is worse than baseline by 1.03 points (95 % interval -1.18 to -0.89'),
+    ([0.781, 0.790, 0.787], 'no difference is shown: the 95 % interval, -0.25 to +0.32, includes'),
+    (BASELINE, 'no difference is shown'),
+])
+def test_the_verdict_in_words(tmp_path, capsys, mixup, said):
+    for seed in range(3):
+        make_run(tmp_path / f'b{seed}', 'baseline', BASELINE[seed], seed)
+        make_run(tmp_path / f'm{seed}', 'manifoldmixup', mixup[seed], seed)
+    assert said in compare_runs(capsys, tmp_path)[0]
+
+
+@pytest.mark.parametrize('elapsed, seconds', [
+    ([17], 17),
+    ([50, 60, 70], 10),                 # the first epoch also warms up
+    ([10, 20, 500, 511, 521], 10.5),    # interrupted for a while
+    ([10, 20, 7, 17], 10),              # the clock began anew
+    ([10, 4], 4),
+])
+def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
+    assert compare.seconds_per_epoch(elapsed) == seconds
+
+
+# What is compared with what
+
+@pytest.mark.parametrize('alpha, layers, name', [
+    (0.2, None, 'Manifold Mixup (alpha 0.2, layers 0–5)'),
+    (2.0, [2, 0, 1], 'Manifold Mixup (alpha 2, layers 0–2)'),
+    (1.0, [0], 'input mixup (alpha 1, layer 0)'),
+    (1, [3], 'Manifold Mixup (alpha 1, layer 3)'),
+    (0.25, [0, 1], 'Manifold Mixup (alpha 0.25, layers 0, 1)'),
+    (0.25, [0, 2, 5], 'Manifold Mixup (alpha 0.25, layers 0, 2, 5)'),
+])
+def test_a_row_is_named_by_alpha_and_layers(alpha, layers, name):
+    options = {'mixup_alpha': alpha, 'layer_mix': layers}
+    assert compare.method_name('manifoldmixup', options) == name
+
+
+def test_each_mixup_variant_is_a_row_paired_with_the_baselines_of_its_seeds(three_pairs, capsys):
+    for seed in (1, 2):
+        make_run(three_pairs / f'input-{seed}', 'manifoldmixup', BASELINE[seed] + 0.01, seed,
+                 mixup_alpha=1.0, layer_mix=[0])
+    text, group = compare_runs(capsys, three_pairs)
+    assert [(row['name'], [run['seed'] for run in row['runs']]) for row in group['rows']] == [
+        ('baseline', [0, 1, 2]), ('Manifold Mixup (alpha 0.2, layers 0–5)', [0, 1, 2]),
+        ('input mixup (alpha 1, layer 0)', [1, 2])]
+    assert group['rows'][2]['difference']['per_seed'] == pytest.approx({'1': 1.0, '2': 1.0})
+    assert '2 seeds' in text and '3 seeds' in text
+
+
+def test_options_that_change_nothing_do_not_part_a_group(pair, capsys):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(
+        device='cpu', resume=True, snapshot_every=0, data_archive='cifar.tar.gz'))
+    compare_runs(capsys, pair)
+
+
+def test_groups_have_a_table_each_headed_by_what_differs(tmp_path, capsys):
+    for size in (128, 256):
+        make_run(tmp_path / f'b{size}', 'baseline', 0.7, batchsize=size)
+        make_run(tmp_path / f'm{size}', 'manifoldmixup', 0.8, batchsize=size)
+    compare.main([str(tmp_path)])
+    text = capsys.readouterr().out
+    for size in (128, 256):
+        assert f'\n## dataset cifar10, arch resnet50, epoch 3, batchsize {size}\n' in text
+    assert text.count('| method ') == 2
+
+
+def test_runs_are_found_at_any_depth_and_one_given_twice_counts_once(tmp_path, capsys):
+    base = make_run(tmp_path / 'deep' / 'down' / 'b', 'baseline', 0.7)
+    make_run(tmp_path / 'm', 'manifoldmixup', 0.8)
+    _, group = compare_runs(capsys, tmp_path, base, '--out', tmp_path)
+    assert [len(row['runs']) for row in group['rows']] == [1, 1]
+
+
+def test_the_table_has_aligned_columns(three_pairs, capsys):
+    lines = [line for line in compare_runs(capsys, three_pairs)[0].splitlines() if '|' in line]
+    assert len(lines) == 4
+    bars = [[place for place, letter in enumerate(line) if letter == '|'] for line in lines]
+    assert bars == [bars[0]] * 4
+
+
+@pytest.mark.parametrize('key, value, said', [
+    ('device', 'CPU', 'Caution: the runs differ in device: CPU; GPU 0.'),
+    ('commit', None, 'Caution: the runs differ in commit: None; abc.'),
+    ('versions', {'chainer': '7.8.1', 'numpy': '2.3'}, 'the runs differ in numpy: 2.1; 2.3.'),
+])
+def test_other_code_or_another_machine_is_mentioned(pair, capsys, key, value, said):
+    assert 'Caution' not in compare_runs(capsys, pair)[0]
+    change(pair / 'mix' / 'run.json',
+           lambda record: record['starts'].append({**record['starts'][0], key: value}))
+    assert said in compare_runs(capsys, pair)[0]
+
+
+def test_a_run_that_diverged_is_mentioned(pair, capsys):
+    change(pair / 'base' / 'log', lambda log: log[-1].update({'main/loss': float('nan')}))
+    assert f'Caution: {pair / "base"} diverged' in compare_runs(capsys, pair)[0]
+
+
+# The plot
+
+def has_colour(picture, name):
+    return (np.abs(picture[..., :3] - colors.to_rgb(name)).max(axis=-1) < 0.02).sum() > 50
+
+
+def test_the_plot_shows_a_curve_for_each_row_in_each_panel(tmp_path, capsys):
+    for size in (64, 128, 256):
+        make_run(tmp_path / f'b{size}', 'baseline', 0.7, batchsize=size)
+        make_run(tmp_path / f'm{size}', 'manifoldmixup', 0.8, batchsize=size)
+        make_run(tmp_path / f'i{size}', 'manifoldmixup', 0.75, batchsize=size, layer_mix=[0])
+    compare.main([str(tmp_path)])
+    content = (tmp_path / 'comparison.png').read_bytes()
+    assert content.startswith(b'\x89PNG\r\n\x1a\n')
+    picture = image.imread(io.BytesIO(content), format='png')
+    middle, centre = picture.shape[0] // 2, picture.shape[1] // 2
+    panels = [picture[:middle, :centre], picture[:middle, centre:], picture[middle:, :centre]]
+    for panel in panels:
+        assert all(has_colour(panel, colour) for colour in compare.COLOURS[:3])
+    assert (picture[middle:, centre:, :3] > 0.99).all()  # no fourth group
+
+
+def test_the_plot_holds_mean_band_and_last_value_with_names_and_units(three_pairs):
+    groups = compare.group_runs(compare.find_runs([three_pairs]))
+    figure = compare.draw(groups, [compare.summarize(group) for group in groups])
+    [axis] = figure.axes
+    assert axis.get_title() == 'dataset cifar10, arch resnet50, epoch 3'
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ('epoch', 'validation accuracy (%)')
+    baseline, _, mixup, _ = axis.lines  # each curve is followed by its last point
+    np.testing.assert_allclose(baseline.get_ydata(), [30, 50, 100 * np.mean(BASELINE)])
+    np.testing.assert_allclose(mixup.get_ydata(), [30, 50, 100 * np.mean(MIXUP)])
+    last = [band.get_paths()[0].vertices for band in axis.collections]
+    assert [points[points[:, 0] == 3][:, 1].max() for points in last] == pytest.approx(
+        [100 * max(BASELINE), 100 * max(MIXUP)])
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
+        'baseline: 78.57 ± 0.55 %', 'Manifold Mixup (alpha 0.2, layers 0–5): 80.57 ± 0.50 %']
+
+
+def test_one_epoch_of_equal_runs_and_a_title_like_a_formula_can_be_drawn(tmp_path):
+    for method in compare.SCRIPTS:
+        make_run(tmp_path / method, method, None, accuracies=[0.1], epoch=1, dataset='$a_$b^$')
+    compare.main([str(tmp_path)])
+    assert (tmp_path / 'comparison.png').stat().st_size > 5000
+
+
+# What it refuses
+
+def test_a_run_without_a_partner_names_the_option_in_which_the_nearest_differs(pair, capsys):
+    make_run(pair / 'other', 'manifoldmixup', 0.7, batchsize=256)
+    make_run(pair / 'far', 'baseline', 0.7, batchsize=512, learnrate=0.5)
+    said = refusal(capsys, pair / 'base', pair / 'far', pair / 'other')
+    assert f'{pair / "base"} (baseline, seed 0) has no manifoldmixup partner' in said
+    assert f'{pair / "other"}, differs in batchsize (128 here, 256 there); train' in said
+
+
+def test_a_seed_without_a_partner_is_named(pair, capsys):
+    make_run(pair / 'mix-7', 'manifoldmixup', 0.7, seed=7)
+    said = refusal(capsys, pair)
+    assert 'mix-7' in said and 'differs in seed (7 here, 0 there)' in said
+
+
+def test_an_unknown_option_counts(pair, capsys):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(engine='fast'))
+    assert 'differs in engine (not recorded here, fast there)' in refusal(capsys, pair)
+
+
+def test_the_same_setting_and_seed_twice_names_both_directories(pair, capsys):
+    again = make_run(pair / 'again', 'manifoldmixup', 0.7, layer_mix=[0, 1, 2, 3, 4, 5])
+    said = refusal(capsys, pair)
+    assert f'{again} and {pair / "mix"}' in said or f'{pair / "mix"} and {again}' in said
+    assert 'the same seed, 0' in said
+
+
+@pytest.mark.parametrize('given, script', [('base', 'train_manifoldmixup.py'),
+                                           ('mix', 'train_baseline.py')])
+def test_runs_of_one_method_alone_are_no_comparison(pair, capsys, given, script):
+    said = refusal(capsys, pair / given)
+    assert said.startswith('compare.py: error: only ') and script in said
+
+
+def test_no_directory_and_a_directory_without_runs(tmp_path, capsys):
+    assert 'nowhere is not a directory' in refusal(capsys, tmp_path / 'nowhere')
+    assert 'holds no run' in refusal(capsys, tmp_path)
+
+
+@pytest.mark.parametrize('length', [0, 2])
+def test_an_unfinished_run_says_how_far_it_is_and_how_to_finish_it(pair, capsys, length):
+    change(pair / 'mix' / 'log', lambda log: log.__delitem__(slice(length, None)))
+    said = refusal(capsys, pair)
+    assert f'{pair / "mix"} is unfinished, {length} of 3 epochs' in said and '--resume' in said
+
+
+@pytest.mark.parametrize('content', [
+    b'', b'[{"epoch": 1', b'{}', b'[1]', b'null', b'\xff', pytest.param(b'[' * 99999, id='deep')])
+def test_a_malformed_log_is_named(pair, capsys, content):
+    (pair / 'mix' / 'log').write_bytes(content)
+    assert str(pair / 'mix' / 'log') in refusal(capsys, pair)
+
+
+def test_a_missing_log_is_named(pair, capsys):
+    (pair / 'mix' / 'log').unlink()
+    assert f'{pair / "mix" / "log"} cannot be read' in refusal(capsys, pair)
+
+
+@pytest.mark.parametrize('key, value, said', [
+    ('validation/main/accuracy', float('nan'), 'is nan, but a number from 0 to 1 is needed'),
+    ('validation/main/accuracy', None, 'is None'),
+    ('validation/main/accuracy', 71.3, 'is 71.3'),
+    ('validation/main/accuracy', True, 'is True'),
+    ('elapsed_time', '12 s', "is '12 s'"),
+    ('elapsed_time', float('inf'), 'is inf'),
+    ('epoch', 1, 'is 1, but each from 1 to 3 once is needed'),
+])
+def test_a_log_entry_that_is_no_measurement_is_named(pair, capsys, key, value, said):
+    change(pair / 'mix' / 'log', lambda log: log[1].update({key: value}))
+    assert f'{pair / "mix" / "log"}, entry 2: {key} {said}' in refusal(capsys, pair)
+
+
+def test_a_log_entry_without_accuracy_and_a_log_longer_than_the_run(pair, capsys):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(epoch=2))
+    assert 'entry 3: epoch is 3, but each from 1 to 2 once' in refusal(capsys, pair)
+    change(pair / 'mix' / 'log', lambda log: log[0].pop('validation/main/accuracy'))
+    assert 'entry 1: validation/main/accuracy is missing' in refusal(capsys, pair)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{}', '{"options": 3}', '{"method": "baseline"}'])
+def test_a_malformed_record_is_named(pair, capsys, content):
+    (pair / 'mix' / 'run.json').write_text(content)
+    assert str(pair / 'mix' / 'run.json') in refusal(capsys, pair)
+
+
+@pytest.mark.parametrize('option, value', [
+    ('seed', None), ('seed', 1.5), ('epoch', 0), ('epoch', '3'), ('mixup_alpha', 'strong'),
+    ('layer_mix', 'all'), ('layer_mix', []), ('layer_mix', [0.5])])
+def test_an_option_that_cannot_be_read_is_named(pair, capsys, option, value):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update({option: value}))
+    assert f'run.json: {option} is {value!r}, but ' in refusal(capsys, pair)
+
+
+@pytest.mark.parametrize('method', ['cutmix', None, [], {}])
+def test_an_unknown_method_is_named(pair, capsys, method):
+    change(pair / 'mix' / 'run.json', lambda record: record.update(method=method))
+    assert f'method is {method!r}, but baseline or manifoldmixup' in refusal(capsys, pair)
+
+
+def test_a_command_line_without_runs_or_with_an_unknown_option(pair, capsys):
+    assert 'required: RUN; see --help' in refusal(capsys)
+    assert 'unrecognized arguments: --plot' in refusal(capsys, pair, '--plot')
+
+
+def test_an_output_directory_that_cannot_be_written(pair, capsys):
+    said = refusal(capsys, pair, '--out', pair / 'mix' / 'log')
+    assert f'{pair / "mix" / "log"} cannot be written' in said and '--out' in said
