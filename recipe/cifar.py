@@ -1,0 +1,288 @@
+"""CIFAR-10 and CIFAR-100 through Chainer's own cache, without running anything that was downloaded.
+
+Chainer keeps each set as ``pfnet/chainer/cifar/cifar-10.npz`` in its dataset folder
+(``CHAINER_DATASET_ROOT``), made from an archive of pickles that it downloads.  This module finds and
+leaves the same files at the same places, but it verifies an archive's checksum first and reads the
+pickles itself.
+"""
+import contextlib
+import gzip
+import hashlib
+import http.client
+import io
+import os
+import pickle
+import re
+import sys
+import tarfile
+import tempfile
+import typing
+import urllib.request
+import zipfile
+import zlib
+
+import numpy as np
+import tqdm
+from chainer.dataset import download
+
+from recipe.errors import Invalid
+
+URL = 'https://www.cs.toronto.edu/~kriz/'
+TIMEOUT = 30  # seconds without a byte from the server
+LIMIT = 1 << 28  # bytes, of an archive and of what it unpacks to (CIFAR's: 163 and 178 MiB)
+
+
+class Cifar(typing.NamedTuple):
+    """Where one of the two sets is found and how its archive is laid out."""
+
+    name: str
+    n_class: int
+    archive: str
+    sha256: str
+    train: typing.Tuple[str, ...]
+    test: str
+    labels: str
+
+
+CIFAR = {
+    'cifar10': Cifar(
+        'cifar-10', 10, 'cifar-10-python.tar.gz',
+        '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
+        tuple(f'cifar-10-batches-py/data_batch_{i}' for i in range(1, 6)),
+        'cifar-10-batches-py/test_batch', 'labels'),
+    'cifar100': Cifar(
+        'cifar-100', 100, 'cifar-100-python.tar.gz',
+        '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7',
+        ('cifar-100-python/train',), 'cifar-100-python/test', 'fine_labels'),
+}
+
+
+def load(name, archive=None):
+    """The arrays of CIFAR-10 or CIFAR-100.
+
+    From ``archive`` when it is given, otherwise from Chainer's cache, otherwise downloaded into it.
+
+    Args:
+        name (str): 'cifar10' or 'cifar100'.
+        archive (str): a local copy of the official archive, which then fills the cache too, or
+            one of the same layout, which never does.
+
+    Returns:
+        A dictionary: ``train_x`` and ``test_x``, uint8 ``(N, 3072)``, red, green and blue planes of
+        32 x 32 one after the other; ``train_y`` and ``test_y``, uint8 ``(N,)``.
+
+    Raises:
+        Invalid: the archive or the cache cannot be read, or the download fails.
+    """
+    cifar = CIFAR[name]
+    folder = os.path.join(download.get_dataset_root(), 'pfnet', 'chainer', 'cifar')
+    cached = os.path.join(folder, f'{cifar.name}.npz')
+    if archive is None and os.path.exists(cached):
+        return read_cache(cached, cifar)
+    archive = archive or fetch(cifar)
+    official = sha256(archive) == cifar.sha256
+    arrays = read_archive(archive, cifar)
+    if not official:
+        print(f'{archive} has another checksum than the official {cifar.archive}: '
+              "read without running anything in it, not kept in Chainer's cache", file=sys.stderr)
+    elif not os.path.exists(cached):
+        with new_file(cached) as file:
+            np.savez(file, **arrays)
+    return arrays
+
+
+def read_cache(path, cifar):
+    """What :func:`load` returns, from a file that Chainer or :func:`load` made."""
+    try:
+        with open(path, 'rb') as file:
+            npz = np.load(file, allow_pickle=False)
+            arrays = {key: npz[key] for key in ('train_x', 'train_y', 'test_x', 'test_y')}
+        for split in ('train', 'test'):
+            check(arrays[f'{split}_x'], arrays[f'{split}_y'], cifar)
+    except (OSError, EOFError, ValueError, KeyError, IndexError,
+            zipfile.BadZipFile, zlib.error) as error:
+        raise Invalid(f'{path} is not a readable {cifar.name} ({error}): '
+                      'delete it, and it will be made anew') from None
+    return arrays
+
+
+def check(images, labels, cifar):
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072 or not len(images):
+        raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 (N, 3072)')
+    if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
+        raise ValueError(f'{len(images)} images, labels are {labels.dtype} {labels.shape}')
+    if labels.min() < 0 or labels.max() >= cifar.n_class:
+        raise ValueError(f'labels {labels.min()} to {labels.max()}, not 0 to {cifar.n_class - 1}')
+
+
+# The archive
+
+def read_archive(path, cifar):
+    """What :func:`load` returns, from an archive of the official layout, trusted in nothing."""
+    try:
+        with gzip.open(path) as file:
+            content = file.read(LIMIT + 1)
+        if len(content) > LIMIT:
+            raise ValueError(f'unpacks to more than {LIMIT} bytes')
+        with tarfile.open(fileobj=io.BytesIO(content), mode='r:') as tar:
+            batches = [read_batch(tar, member, cifar) for member in (*cifar.train, cifar.test)]
+    except EOFError:
+        raise Invalid(f'{path} is truncated: fetch {URL}{cifar.archive} again, '
+                      'or give another archive with --data-archive PATH') from None
+    except (OSError, zlib.error, tarfile.TarError, ValueError) as error:
+        raise Invalid(f'{path} is not an archive of the layout of {cifar.archive} ({error}): '
+                      f'fetch {URL}{cifar.archive}, or give another archive with '
+                      '--data-archive PATH') from None
+    *train, (test_x, test_y) = batches
+    return {'train_x': np.concatenate([x for x, _ in train]),
+            'train_y': np.concatenate([y for _, y in train]),
+            'test_x': test_x, 'test_y': test_y}
+
+
+def read_batch(tar, member, cifar):
+    """Images and labels of one pickle of an archive; an error is a ValueError."""
+    try:
+        info = tar.getmember(member)
+    except KeyError:
+        raise ValueError(f'there is no {member} in it') from None
+    if not info.isreg() or info.size > LIMIT:
+        raise ValueError(f'{member} is not a plain file of at most {LIMIT} bytes')
+    try:
+        batch = PlainUnpickler(tar.extractfile(info), encoding='latin-1').load()
+        images, labels = as_array(batch['data']), as_array(batch[cifar.labels])
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'{member}: {error}') from None
+    except Exception as error:  # what a malformed pickle raises has no bounds
+        raise ValueError(f'{member} is not a batch of images: {error!r}') from None
+    check(images, labels, cifar)
+    return images, labels.astype(np.uint8)
+
+
+class PickledDtype:
+    """Stands for ``numpy.dtype`` in a pickle: an integer type."""
+
+    def __init__(self, code, align=False, copy=False):
+        if not re.fullmatch('[iu][1248]', code):
+            raise pickle.UnpicklingError(f'an array of {code!r} is refused')
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state):
+        if state[1] in ('<', '>'):
+            self.value = self.value.newbyteorder(state[1])
+
+
+class PickledArray:
+    """Stands for an array in a pickle, and what unpickling one would call."""
+
+    def __init__(self, *reconstruct):
+        """As ``numpy.core.multiarray._reconstruct``: an array that its state will replace."""
+
+    def __setstate__(self, state):
+        _, self.shape, self.dtype, self.fortran, self.data = state
+
+
+class PickledBuffer(PickledArray):
+    def __init__(self, data, dtype, shape, order):
+        """As ``numpy.core.numeric._frombuffer``, of pickle protocol 5."""
+        self.__setstate__((1, shape, dtype, order == 'F', data))
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads numbers, strings, lists, dictionaries and arrays of integers; refuses the rest.
+
+    NumPy's own unpickling is never reached: the names in :attr:`allowed` are all that a pickle may
+    call, and they keep what they are given.
+    """
+
+    allowed = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): PickledDtype,
+               ('_codecs', 'encode'): str.encode}  # how protocol 2 writes bytes
+    for core in ('numpy.core', 'numpy._core'):  # NumPy 1 and 2
+        allowed[f'{core}.multiarray', '_reconstruct'] = PickledArray
+        allowed[f'{core}.numeric', '_frombuffer'] = PickledBuffer
+
+    def find_class(self, module, name):
+        if (module, name) not in self.allowed:
+            raise pickle.UnpicklingError(f'it contains {module}.{name}, which is refused')
+        return self.allowed[module, name]
+
+
+def as_array(value):
+    """An array from a PickledArray or a list of integers."""
+    if not isinstance(value, PickledArray):
+        return np.array(value)
+    data = value.data.encode('latin-1') if isinstance(value.data, str) else value.data
+    order = 'F' if value.fortran else 'C'
+    return np.frombuffer(data, value.dtype.value).reshape(value.shape, order=order)
+
+
+# The download
+
+def fetch(cifar):
+    """Path of the official archive, its checksum verified; downloaded unless Chainer has it."""
+    url = URL + cifar.archive
+    # chainer.dataset.cached_download looks for it there.
+    path = os.path.join(download.get_dataset_root(), '_dl_cache',
+                        hashlib.md5(url.encode(), usedforsecurity=False).hexdigest())
+    if os.path.exists(path):
+        verify(path, cifar, f'{path}, downloaded from {url},', 'delete it and try again')
+    else:
+        with new_file(path) as file:
+            retrieve(url, file)
+            file.flush()
+            verify(file.name, cifar, f'what {url} gave', 'try again')
+    return path
+
+
+def verify(path, cifar, what, remedy):
+    found = sha256(path)
+    if found != cifar.sha256:
+        raise Invalid(f'{what} is not the official archive (its sha256 is {found}, not '
+                      f'{cifar.sha256}): {remedy}, or give a copy with --data-archive PATH')
+
+
+def retrieve(url, file):
+    """Write what is at ``url`` to an open file, with a progress bar."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            size = int(response.headers.get('Content-Length') or 0)
+            with tqdm.tqdm(total=size or None, unit='B', unit_scale=True, disable=None,
+                           desc=os.path.basename(url)) as bar:
+                while file.tell() <= LIMIT and (block := response.read(1 << 16)):
+                    file.write(block)
+                    bar.update(len(block))
+            if file.tell() < size:
+                raise OSError(f'it ended after {file.tell()} of {size} bytes')
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Invalid(f'{url} could not be downloaded ({error}): check the network, or fetch it '
+                      'elsewhere and give it with --data-archive PATH') from None
+
+
+# Files
+
+def sha256(path):
+    """Of the file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise Invalid(f'{path} cannot be read ({error.strerror}): '
+                      'give an archive with --data-archive PATH') from None
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def new_file(path):
+    """A file that appears at ``path`` when it is complete, and not at all on an error."""
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            name = os.path.join(temporary, os.path.basename(path))
+            with open(name, 'wb') as file:
+                yield file
+            os.replace(name, path)
+    except OSError as error:
+        raise Invalid(f'{path} cannot be written ({error.strerror or error}): '
+                      'set CHAINER_DATASET_ROOT to a folder that can') from None

@@ -1,0 +1,110 @@
+"""From indices to the batch that the network sees: gathered, augmented and normalised at once."""
+import chainer
+import numpy as np
+
+from recipe import augmentation as augmentations
+
+# Of ImageNet, in the order blue, green, red: chainer.links.model.vision.resnet.prepare.
+CAFFE_MEAN = (103.063, 115.903, 123.152)
+NORMALIZATIONS = ('unit', 'standard', 'caffe')
+
+
+class Normalization:
+    """Pixels as the network sees them, one factor and one offset a channel.
+
+    Args:
+        name: 'unit' scales to [0, 1].  'standard' scales to [0, 1] and then to mean 0 and
+            (population) standard deviation 1 in each channel of the training set.  'caffe' is
+            what Chainer's ImageNet weights expect: blue, green, red, in [0, 255] less the mean.
+        images: the *training* images, uint8 ``(N, 3, H, W)`` RGB, NumPy; 'standard' reads them.
+
+    Attributes:
+        scale, shift: float32 ``(3, 1, 1)``; the result is ``image * scale + shift``.
+        reverse: whether the channels are reversed first.
+    """
+
+    def __init__(self, name, images=None):
+        if name not in NORMALIZATIONS:
+            raise ValueError(f'normalization {name!r} is none of {", ".join(NORMALIZATIONS)}')
+        scale, shift = np.full(3, 1 / 255), np.zeros(3)
+        self.reverse = name == 'caffe'
+        if name == 'standard':
+            mean, std = channel_statistics(images)
+            scale, shift = 1 / std, -mean / std
+        elif name == 'caffe':
+            scale, shift = np.ones(3), -np.array(CAFFE_MEAN)
+        self.scale = scale.astype(np.float32).reshape(3, 1, 1)
+        self.shift = shift.astype(np.float32).reshape(3, 1, 1)
+
+    def __call__(self, images):
+        """Of uint8 ``(B, 3, H, W)``, NumPy or CuPy: float32 of the same shape, where it is."""
+        xp = chainer.backend.get_array_module(images)
+        if self.reverse:
+            images = images[:, ::-1]
+        images = images.astype(np.float32, order='C')
+        images *= xp.asarray(self.scale)
+        images += xp.asarray(self.shift)
+        return images
+
+
+def channel_statistics(images):
+    """Mean and population standard deviation of each channel, in the units 0..255.
+
+    Exact sums of the integers, so the same on every machine.  A channel that is the same
+    everywhere counts as having standard deviation 1.
+
+    Args:
+        images: uint8 ``(N, 3, H, W)``, NumPy.
+
+    Returns:
+        Two float64 arrays of shape ``(3,)``.
+    """
+    n = images.size // images.shape[1]
+    total = np.zeros(images.shape[1], np.int64)
+    squares = np.zeros_like(total)
+    for start in range(0, len(images), 1000):  # bounds the memory
+        block = images[start:start + 1000].astype(np.int64)
+        total += block.sum(axis=(0, 2, 3))
+        squares += (block * block).sum(axis=(0, 2, 3))
+    variance = [(n * int(q) - int(s) ** 2) / n ** 2 for s, q in zip(total, squares)]
+    return total / n, np.sqrt([v if v > 0 else 1. for v in variance])
+
+
+class BatchConverter(chainer.dataset.Converter):
+    """Converts a list of indices into a batch; stands where ``concat_examples`` does.
+
+    The images are sent to the device once, at the first batch, as uint8; every batch is then
+    gathered there.
+
+    Args:
+        dataset: a :class:`recipe.dataset.LabeledImages`.
+        normalization: a :class:`Normalization`, the same for training and evaluation.
+        augmentation: one of :mod:`recipe.augmentation`; None for evaluation.
+        random_state: the :class:`numpy.random.RandomState` that the augmentation alone draws from.
+            Save and restore it with the run.
+    """
+
+    def __init__(self, dataset, normalization, augmentation=None, random_state=None):
+        self.dataset = dataset
+        self.normalization = normalization
+        self.augmentation = augmentation or augmentations.NoAugmentation()
+        self.random_state = random_state
+        self._device = None
+
+    def __call__(self, batch, device=None):
+        """Images float32 ``(B, 3, H, W)`` and labels int32 ``(B,)`` on the device.
+
+        Args:
+            batch: a sequence of integers in ``[0, N)``.
+            device: a :class:`chainer.backend.Device` or its name; None means the CPU.
+        """
+        device = chainer.get_device('@numpy' if device is None else device)
+        indices = np.asarray(batch)
+        with chainer.using_device(device):
+            if device != self._device:
+                self._prepared = self.augmentation.prepare(device.send(self.dataset.images))
+                self._labels = device.send(self.dataset.labels)
+                self._device = device
+            draws = self.augmentation.draw(self.random_state, len(indices))
+            images = self.augmentation.apply(self._prepared, indices, **draws)
+            return self.normalization(images), self._labels[indices]

@@ -1,0 +1,44 @@
+"""CIFAR-10 for the tests (real pixels where they are, otherwise a set of the same format); GPU."""
+import os
+import subprocess
+import sys
+
+import chainer
+import numpy as np
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PIXELS = os.environ.get('CIFAR10_PIXELS', os.path.join(ROOT, '..', 'shared', 'cifar10'))
+BUILD = os.path.join(PIXELS, 'build.py')
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') and not chainer.backends.cuda.available:
+        pytest.skip('needs an NVIDIA GPU and CuPy')
+
+
+@pytest.fixture(scope='session')
+def cifar10_is_real():
+    """Whether cifar10_root holds the real images."""
+    return os.path.exists(BUILD)
+
+
+@pytest.fixture(scope='session')
+def cifar10_root(cifar10_is_real, tmp_path_factory):
+    """A folder for CHAINER_DATASET_ROOT with cifar-10.npz in it: 50,000 + 10,000 images."""
+    root = tmp_path_factory.mktemp('dataset')
+    if cifar10_is_real:
+        subprocess.run([sys.executable, BUILD, root], check=True, stdout=subprocess.DEVNULL)
+        return str(root)
+    rng = np.random.default_rng(0)
+    colour = rng.integers(0, 192, (10, 3, 1), np.uint8)  # of each class, hence learnable
+    arrays = {}
+    for split, n in (('train', 50000), ('test', 10000)):
+        labels = (rng.permutation(n) % 10).astype(np.uint8)
+        noise = rng.integers(0, 64, (n, 3, 1024), np.uint8)
+        arrays[f'{split}_x'] = (colour[labels] + noise).reshape(n, 3072)
+        arrays[f'{split}_y'] = labels
+    path = root / 'pfnet' / 'chainer' / 'cifar' / 'cifar-10.npz'
+    path.parent.mkdir(parents=True)
+    np.savez(path, **arrays)
+    return str(root)

@@ -1,0 +1,569 @@
+"""The data sets, and everything that can be wrong with them."""
+import builtins
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+
+import chainer
+import numpy as np
+import pytest
+from PIL import Image
+
+from recipe import cifar, dataset
+from recipe.errors import Invalid
+from tests.conftest import BUILD
+
+RANDOM = np.random.RandomState(0)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty dataset folder of Chainer's."""
+    root = tmp_path / 'root'
+    monkeypatch.setattr(chainer.dataset.download, '_dataset_root', str(root))
+    return root
+
+
+def read(path):
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def files_under(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+# Chainer's cache
+
+def test_cifar10_is_what_chainer_reads_from_its_cache(cifar10_root, monkeypatch):
+    monkeypatch.setattr(chainer.dataset.download, '_dataset_root', cifar10_root)
+    loaded = dataset.load('cifar10')
+    expected = chainer.datasets.get_cifar10(scale=255., dtype=np.float32)
+    for images, chainers, n in zip(loaded, expected, (50000, 10000)):
+        assert len(images) == n and images.n_class == 10
+        assert images.images.dtype == np.uint8 and images.labels.dtype == np.int32
+        pixels, labels = chainers._datasets
+        np.testing.assert_array_equal(images.images, np.rint(pixels).astype(np.uint8))
+        np.testing.assert_array_equal(images.labels, labels)
+
+
+def test_real_cifar10_has_its_known_mean_colour(cifar10_root, cifar10_is_real, monkeypatch):
+    if not cifar10_is_real:
+        pytest.skip('needs the real pixels')
+    monkeypatch.setattr(chainer.dataset.download, '_dataset_root', cifar10_root)
+    train, test = dataset.load('cifar10')
+    # As published with most CIFAR-10 recipes.
+    np.testing.assert_allclose(
+        train.images.mean(axis=(0, 2, 3)) / 255, [.4914, .4822, .4465], atol=1e-4)
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+
+
+def write_cache(root, **changed):
+    path = root / 'pfnet' / 'chainer' / 'cifar' / 'cifar-10.npz'
+    path.parent.mkdir(parents=True)
+    arrays = {'train_x': np.zeros((4, 3072), np.uint8), 'train_y': np.zeros(4, np.uint8),
+              'test_x': np.zeros((2, 3072), np.uint8), 'test_y': np.zeros(2, np.uint8)}
+    arrays.update(changed)
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return path
+
+
+@pytest.mark.parametrize('changed', [
+    {'train_x': None}, {'train_x': np.zeros((4, 3072))}, {'train_x': np.zeros((4, 9), np.uint8)},
+    {'test_y': np.zeros(3, np.uint8)}, {'train_y': np.full(4, 10, np.uint8)},
+    {'train_y': np.zeros(4)}, {'test_x': np.zeros((0, 3072), np.uint8), 'test_y': np.zeros(0, int)},
+    {'train_y': np.array([0, 1, 2, None])}])
+def test_a_cache_of_other_contents_names_the_file_to_delete(root, changed):
+    path = write_cache(root, **changed)
+    with pytest.raises(Invalid, match='delete it') as error:
+        dataset.load('cifar10')
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize('kept', [0, 10, 1000, -1000])  # bytes
+def test_a_truncated_cache_names_the_file_to_delete(root, kept):
+    path = write_cache(root)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(Invalid, match='cifar-10.npz is not a readable .* delete it'):
+        dataset.load('cifar10')
+
+
+# Archives
+
+class Raw(bytes):
+    """A pickle as it is to stand in the archive."""
+
+
+def batch(n, key='labels', n_class=10):
+    return {'batch_label': 'a batch', 'data': RANDOM.randint(0, 256, (n, 3072)).astype(np.uint8),
+            key: RANDOM.randint(0, n_class, n).tolist(), 'filenames': ['a.png'] * n}
+
+
+def cifar10_batches():
+    return {**{f'cifar-10-batches-py/data_batch_{i}': batch(3 + i) for i in range(1, 6)},
+            'cifar-10-batches-py/test_batch': batch(5)}
+
+
+def cifar100_batches():
+    return {f'cifar-100-python/{split}': batch(n, 'fine_labels', 100)
+            for split, n in (('train', 20), ('test', 5))}
+
+
+def write_archive(path, members, protocol=2, mode='w:gz'):
+    with tarfile.open(path, mode) as tar:
+        for name, value in members.items():
+            data = value if isinstance(value, Raw) else pickle.dumps(value, protocol)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+def make_official(monkeypatch, name, archive):
+    digest = hashlib.sha256(read(archive)).hexdigest()
+    monkeypatch.setitem(cifar.CIFAR, name, cifar.CIFAR[name]._replace(sha256=digest))
+
+
+def assert_loaded(loaded, batches, key='labels'):
+    *train, test = batches.values()
+    for images, parts in zip(loaded, (train, [test])):
+        np.testing.assert_array_equal(
+            images.images.reshape(-1, 3072), np.concatenate([part['data'] for part in parts]))
+        np.testing.assert_array_equal(
+            images.labels, np.concatenate([part[key] for part in parts]))
+
+
+def test_the_official_checksums_are_the_published_ones():
+    assert cifar.CIFAR['cifar10'].sha256 == (
+        '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce')
+    assert cifar.CIFAR['cifar100'].sha256 == (
+        '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7')
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_archive_of_the_official_layout_is_read(root, tmp_path, protocol):
+    batches = cifar10_batches()
+    archive = write_archive(tmp_path / 'a.tar.gz', batches, protocol)
+    assert_loaded(dataset.load('cifar10', archive), batches)
+
+
+def test_cifar100_is_read_with_its_fine_labels(root, tmp_path):
+    batches = cifar100_batches()
+    train, test = dataset.load('cifar100', write_archive(tmp_path / 'a.tar.gz', batches))
+    assert_loaded((train, test), batches, 'fine_labels')
+    assert train.n_class == test.n_class == 100
+
+
+def test_a_pickle_written_by_python_2_and_numpy_1_is_read(root, tmp_path):
+    def python2(n, labels):  # what Python 2's pickle.dumps(..., 2) makes of a batch
+        data = bytes(range(256)) * 12 * n
+        return Raw(
+            b'\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03'
+            b'cnumpy\nndarray\nq\x04K\x00\x85U\x01b\x87Rq\x05(K\x01K' + bytes([n])
+            + b'M\x00\x0c\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNN'
+            b'J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T' + len(data).to_bytes(4, 'little')
+            + data + b'tbU\x06labelsq\x08]q\x09(' + bytes(b for k in labels for b in (75, k))
+            + b'eu.')
+
+    members = {name: python2(2, [3, 9]) for name in cifar10_batches()}
+    train, test = dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', members))
+    assert len(train) == 10 and test.labels.tolist() == [3, 9]
+    assert test.images[1].ravel().tolist() == list(range(256)) * 12
+
+
+@pytest.mark.parametrize('dtype', ['u1', '<i4', '>i8'])
+def test_labels_may_be_an_array_of_integers(root, tmp_path, dtype):
+    batches = cifar10_batches()
+    arrays = {name: {**part, 'labels': np.array(part['labels'], dtype)}
+              for name, part in batches.items()}
+    assert_loaded(dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', arrays)), batches)
+
+
+def test_images_in_fortran_order_are_read(root, tmp_path):
+    batches = cifar10_batches()
+    turned = {name: {**part, 'data': np.asfortranarray(part['data'])}
+              for name, part in batches.items()}
+    assert_loaded(dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', turned)), batches)
+
+
+def test_the_official_archive_fills_chainers_cache(root, tmp_path, monkeypatch, capsys):
+    batches = cifar10_batches()
+    archive = write_archive(tmp_path / 'a.tar.gz', batches)
+    make_official(monkeypatch, 'cifar10', archive)
+    assert_loaded(dataset.load('cifar10', archive), batches)
+    assert files_under(root) == ['pfnet/chainer/cifar/cifar-10.npz']
+    assert_loaded(dataset.load('cifar10'), batches)  # from there
+    assert len(chainer.datasets.get_cifar10()[0]) == 30
+    assert capsys.readouterr().err == ''
+
+
+def test_another_archive_is_announced_and_never_cached(root, tmp_path, capsys):
+    dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', cifar10_batches()))
+    assert files_under(root) == []
+    message, = capsys.readouterr().err.splitlines()
+    assert 'a.tar.gz has another checksum than the official cifar-10-python.tar.gz' in message
+
+
+def test_an_archive_that_is_given_wins_over_the_cache(root, tmp_path):
+    write_cache(root)
+    batches = cifar10_batches()
+    assert_loaded(dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', batches)), batches)
+
+
+@pytest.mark.slow
+def test_the_real_pixels_are_the_same_from_an_archive(tmp_path, root, cifar10_is_real):
+    if not cifar10_is_real:
+        pytest.skip('needs the real pixels')
+    archive = str(tmp_path / 'a.tar.gz')
+    subprocess.run([sys.executable, BUILD, root, '--archive', archive], check=True)
+    for cached, read in zip(dataset.load('cifar10'), dataset.load('cifar10', archive)):
+        np.testing.assert_array_equal(cached.images, read.images)
+        np.testing.assert_array_equal(cached.labels, read.labels)
+
+
+# Archives that are not what they should be
+
+class Call:
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def refused(tmp_path, members, match, **how):
+    with pytest.raises(Invalid, match=match) as error:
+        dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', members, **how))
+    assert 'a.tar.gz' in str(error.value) and '--data-archive' in str(error.value)
+
+
+@pytest.mark.parametrize('member', ['data_batch_1', 'test_batch'])
+@pytest.mark.parametrize('place', ['data', 'labels', 'extra'])
+@pytest.mark.parametrize('function', [os.system, builtins.eval, builtins.exec, np.load,
+                                      subprocess.check_output])
+def test_code_in_a_pickle_is_refused_and_not_run(root, tmp_path, member, place, function):
+    ran = tmp_path / 'ran'
+    code = f'open({str(ran)!r}, "w")' if function in (eval, exec) else f'touch {ran}'
+    batches = cifar10_batches()
+    batches[f'cifar-10-batches-py/{member}'][place] = Call(function, code)
+    refused(tmp_path, batches, f'{member}: it contains .*{function.__name__}, which is refused')
+    assert not ran.exists()
+
+
+def test_an_array_of_objects_is_refused(root, tmp_path):
+    batches = cifar10_batches()
+    batches['cifar-10-batches-py/test_batch']['data'] = np.array([None])
+    refused(tmp_path, batches, "array of 'O8' is refused")
+
+
+@pytest.mark.parametrize('changed, match', [
+    ({'data': np.zeros((5, 3072))}, "array of 'f8' is refused"),
+    ({'data': np.zeros((5, 3072), np.int8)}, 'images are int8'),
+    ({'data': np.zeros((5, 3071), np.uint8)}, r'images are uint8 \(5, 3071\)'),
+    ({'data': np.zeros((4, 3072), np.uint8)}, '4 images'),
+    ({'labels': []}, '5 images, labels are'),
+    ({'data': 'text'}, 'images are'),
+    ({'labels': [0, 1, 2, 3, 10]}, 'labels 0 to 10, not 0 to 9'),
+    ({'labels': [0, 1, 2, 3, -1]}, 'labels -1 to 3, not 0 to 9'),
+    ({'labels': [0, 1, 2, 3, .5]}, 'labels are float64'),
+    ({'labels': [0, 1, 2, 3, [4]]}, 'not a batch of images'),
+    ({'labels': None}, 'labels are object'),
+])
+def test_a_batch_of_other_contents_is_refused(root, tmp_path, changed, match):
+    batches = cifar10_batches()
+    batches['cifar-10-batches-py/test_batch'].update(changed)
+    refused(tmp_path, batches, match)
+
+
+@pytest.mark.parametrize('data', [
+    b'', b'no pickle', pickle.dumps([1, 2]), pickle.dumps(batch(5))[:-9], pickle.dumps({}),
+    b'cnumpy\nndarray\n(I9\ntR.',  # calls the stand-in of a class
+    b'cnumpy.core.multiarray\n_reconstruct\n)R.'])
+def test_a_member_that_is_no_batch_is_refused(root, tmp_path, data):
+    batches = {**cifar10_batches(), 'cifar-10-batches-py/test_batch': Raw(data)}
+    refused(tmp_path, batches, 'test_batch')
+
+
+def test_a_missing_member_is_named(root, tmp_path):
+    batches = cifar10_batches()
+    del batches['cifar-10-batches-py/data_batch_3']
+    refused(tmp_path, batches, 'there is no cifar-10-batches-py/data_batch_3 in it')
+
+
+def test_a_member_that_is_a_link_is_refused(root, tmp_path):
+    with tarfile.open(tmp_path / 'a.tar.gz', 'w:gz') as tar:
+        info = tarfile.TarInfo('cifar-10-batches-py/data_batch_1')
+        info.type, info.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        tar.addfile(info)
+    with pytest.raises(Invalid, match='data_batch_1 is not a plain file'):
+        dataset.load('cifar10', str(tmp_path / 'a.tar.gz'))
+
+
+def test_the_other_sets_archive_is_refused(root, tmp_path):
+    refused(tmp_path, cifar100_batches(), 'not an archive of the layout of cifar-10-python')
+
+
+def test_an_archive_that_is_not_compressed_is_refused(root, tmp_path):
+    refused(tmp_path, cifar10_batches(), 'not an archive of the layout', mode='w')
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar, 'LIMIT', 1 << 16)
+    refused(tmp_path, {'zeros': Raw(1 << 20)}, 'unpacks to more than 65536 bytes')
+
+
+@pytest.mark.parametrize('content', [b'', b'text', b'\x1f\x8b', os.urandom(99)])
+def test_a_file_that_is_no_archive_is_refused(root, tmp_path, content):
+    archive = tmp_path / 'a.tar.gz'
+    archive.write_bytes(content)
+    with pytest.raises(Invalid, match='a.tar.gz .*cifar-10-python.tar.gz.*--data-archive'):
+        dataset.load('cifar10', str(archive))
+
+
+@pytest.mark.parametrize('kept', [0.1, 0.5, 0.999])
+def test_a_truncated_archive_is_named_as_such_in_one_sentence(root, tmp_path, capsys, kept):
+    archive = write_archive(tmp_path / 'a.tar.gz', cifar10_batches())
+    content = read(archive)
+    with open(archive, 'wb') as file:
+        file.write(content[:int(kept * len(content))])
+    with pytest.raises(Invalid, match='a.tar.gz is truncated: fetch https://.* --data-archive'):
+        dataset.load('cifar10', archive)
+    assert capsys.readouterr().err == ''
+
+
+def test_a_damaged_archive_never_ends_in_anything_but_invalid(root, tmp_path):
+    archive = tmp_path / 'a.tar.gz'
+    content = bytearray(read(write_archive(archive, cifar10_batches())))
+    for _ in range(50):
+        damaged = content.copy()
+        damaged[RANDOM.randint(len(content))] ^= 1 << RANDOM.randint(8)
+        archive.write_bytes(damaged)
+        try:
+            dataset.load('cifar10', str(archive))  # the header holds bits that nothing reads
+        except Invalid:
+            pass
+
+
+def test_an_archive_that_is_missing_or_a_folder_is_named(root, tmp_path):
+    for path in (tmp_path / 'none.tar.gz', tmp_path):
+        with pytest.raises(Invalid, match='cannot be read') as error:
+            dataset.load('cifar10', str(path))
+        assert str(path) in str(error.value)
+
+
+def test_a_cache_that_cannot_be_written_names_the_remedy(root, tmp_path, monkeypatch):
+    archive = write_archive(tmp_path / 'a.tar.gz', cifar10_batches())
+    make_official(monkeypatch, 'cifar10', archive)
+    root.write_text('a file where the folder should be')
+    with pytest.raises(Invalid, match='set CHAINER_DATASET_ROOT'):
+        dataset.load('cifar10', archive)
+
+
+# The download
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A function that makes the archive's server answer with a content, or a part of it."""
+    servers = []
+
+    def start(content, sent=None, status=200):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header('Content-Length', str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[:sent])
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(.01,)).start()
+        monkeypatch.setattr(cifar, 'URL', f'http://127.0.0.1:{server.server_port}/')
+
+    monkeypatch.setenv('no_proxy', '*')
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_first_use_downloads_to_where_chainer_looks(root, tmp_path, monkeypatch, serve):
+    batches = cifar10_batches()
+    archive = write_archive(tmp_path / 'a.tar.gz', batches)
+    make_official(monkeypatch, 'cifar10', archive)
+    serve(read(archive))
+    assert_loaded(dataset.load('cifar10'), batches)
+    url = cifar.URL + 'cifar-10-python.tar.gz'
+    found = chainer.dataset.cached_download(url)  # does not download again
+    assert read(found) == read(archive)
+    serve(b'', status=404)
+    assert_loaded(dataset.load('cifar10'), batches)  # from the cache
+
+
+def test_a_download_of_another_checksum_leaves_nothing_behind(root, serve):
+    serve(b'something else')
+    with pytest.raises(Invalid, match='not the official archive .* --data-archive PATH'):
+        dataset.load('cifar10')
+    assert files_under(root) == []
+
+
+def test_a_download_that_breaks_off_leaves_nothing_behind(root, serve):
+    serve(bytes(1 << 20), sent=1 << 18)
+    with pytest.raises(Invalid, match='ended after 262144 of 1048576 bytes.*--data-archive'):
+        dataset.load('cifar10')
+    assert files_under(root) == []
+
+
+def test_an_archive_that_chainer_downloaded_is_verified_before_it_is_read(root, serve):
+    url = cifar.URL + 'cifar-10-python.tar.gz'
+    path = root / '_dl_cache' / hashlib.md5(url.encode()).hexdigest()
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b'half of the archive')
+    with pytest.raises(Invalid, match=f'{path}.*delete it'):
+        dataset.load('cifar10')
+    assert path.exists()
+
+
+def test_no_network_is_one_sentence_with_the_remedy(root, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(('127.0.0.1', 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv('no_proxy', '*')
+    monkeypatch.setattr(cifar, 'URL', f'http://127.0.0.1:{port}/')
+    with pytest.raises(Invalid, match='could not be downloaded.*refused.*--data-archive PATH'):
+        dataset.load('cifar10')
+    assert files_under(root) == []
+
+
+def test_a_server_that_has_no_archive_is_one_sentence_with_the_remedy(root, serve):
+    serve(b'', status=404)
+    with pytest.raises(Invalid, match='could not be downloaded.*404.*--data-archive PATH'):
+        dataset.load('cifar10')
+
+
+# Digits
+
+def test_digits_are_1437_and_360_images_of_ten_classes_none_in_both():
+    train, test = dataset.load('digits')
+    assert train.images.shape == (1437, 3, 32, 32) and test.images.shape == (360, 3, 32, 32)
+    for images in (train, test):
+        assert images.images.dtype == np.uint8 and images.labels.dtype == np.int32
+        assert images.n_class == 10 and set(images.labels) == set(range(10))
+        assert images.images.min() == 0 and images.images.max() == 255
+        np.testing.assert_array_equal(images.images[:, 0], images.images[:, 2])
+    assert not {x.tobytes() for x in train.images} & {x.tobytes() for x in test.images}
+
+
+def test_digits_are_split_alike_every_time():
+    np.random.seed(0)
+    first, _ = dataset.load('digits')
+    np.random.seed(1)
+    second, _ = dataset.load('digits')
+    np.testing.assert_array_equal(first.images, second.images)
+    # The labels that scikit-learn's random_state=0 gives; another release must not change them.
+    assert first.labels[:12].tolist() == [3, 9, 1, 3, 1, 9, 4, 4, 2, 8, 3, 5]
+
+
+# A folder of images
+
+def write_image(path, mode='RGB', size=(32, 32), colour=(200, 100, 50)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', size, colour).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split in ('train', 'test'):
+        for i, name in enumerate(('cat', 'dog')):
+            write_image(tmp_path / split / name / 'a.png', colour=(100 * i, 7, 9))
+    write_image(tmp_path / 'train' / 'dog' / 'more' / 'b.bmp', size=(50, 20))
+    (tmp_path / 'train' / 'dog' / 'notes.txt').write_text('no image')
+    return tmp_path
+
+
+def test_a_folder_is_read_class_by_class_and_resized(folder):
+    train, test = dataset.load(str(folder), size=24)
+    assert train.images.shape == (3, 3, 24, 24) and test.images.shape == (2, 3, 24, 24)
+    assert train.images.dtype == np.uint8 and train.labels.dtype == np.int32
+    assert train.labels.tolist() == [0, 1, 1] and test.labels.tolist() == [0, 1]
+    assert train.n_class == test.n_class == 2
+    assert train.images[:, :, 5, 5].tolist() == [[0, 7, 9], [100, 7, 9], [200, 100, 50]]
+
+
+@pytest.mark.parametrize('mode, expected', [
+    ('RGB', (200, 100, 50)), ('RGBA', (200, 100, 50)), ('L', (124, 124, 124)),
+    ('LA', (124, 124, 124)), ('1', (255, 255, 255)), ('P', None)])
+def test_every_kind_of_image_becomes_rgb(folder, mode, expected):
+    path = write_image(folder / 'test' / 'cat' / 'a.png', mode)
+    expected = expected or Image.open(path).convert('RGB').getpixel((0, 0))
+    _, test = dataset.load(str(folder))
+    if mode == '1':  # dithered
+        assert set(np.unique(test.images[0])) <= {0, 255}
+    else:
+        assert test.images[0, :, 0, 0].tolist() == list(expected)
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels(folder):
+    pixels = RANDOM.randint(0, 256, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(folder / 'test' / 'cat' / 'a.png')
+    np.testing.assert_array_equal(
+        dataset.load(str(folder))[1].images[0], pixels.transpose(2, 0, 1))
+
+
+def test_a_missing_split_is_named(folder):
+    os.rename(folder / 'test', folder / 'validation')
+    with pytest.raises(Invalid, match='there is no folder .*test: .*train/CLASS/IMAGE'):
+        dataset.load(str(folder))
+
+
+@pytest.mark.parametrize('here, there', [('train', 'test'), ('test', 'train')])
+def test_a_class_in_one_split_only_is_named(folder, here, there):
+    write_image(folder / here / 'bird' / 'a.png')
+    with pytest.raises(Invalid, match=f'the class bird is in .*{here} but not in .*{there}'):
+        dataset.load(str(folder))
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_a_class_without_an_image_is_named(folder, split):
+    os.rename(folder / split / 'cat' / 'a.png', folder / split / 'cat' / 'a.xyz')
+    with pytest.raises(Invalid, match=f'{split}/cat holds no image: .*png'):
+        dataset.load(str(folder))
+
+
+def test_fewer_than_two_classes_are_refused(tmp_path):
+    for split in ('train', 'test'):
+        write_image(tmp_path / split / 'cat' / 'a.png')
+    with pytest.raises(Invalid, match='1 class folders, at least 2'):
+        dataset.load(str(tmp_path))
+
+
+@pytest.mark.parametrize('kept', [0, 20, 60])
+def test_an_unreadable_image_is_named(folder, kept):
+    path = folder / 'test' / 'dog' / 'a.png'
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(Invalid, match='not a readable image .*replace or remove it') as error:
+        dataset.load(str(folder))
+    assert str(path) in str(error.value)
+
+
+# Names
+
+def test_an_unknown_name_is_answered_with_the_valid_ones():
+    with pytest.raises(Invalid, match='cifar11 is neither cifar10, cifar100, digits nor a folder'):
+        dataset.load('cifar11')
+
+
+def test_an_archive_goes_with_cifar_only():
+    with pytest.raises(Invalid, match='--data-archive a does not go with --dataset digits'):
+        dataset.load('digits', archive='a')
