@@ -1,0 +1,99 @@
+"""Manifold Mixup (Verma et al., ICML 2019, https://arxiv.org/abs/1806.05236).
+
+Each training step draws one layer of the network and one lam ~ Beta(alpha, alpha), blends the
+hidden maps of every example at that layer with those of a partner from the same batch, and asks
+the network for both labels in the same proportion.  :func:`mixup_data` does the blending,
+:class:`ManifoldMixupClassifier` the rest; the layer is picked inside the network (see
+``model/resnet50.py``).
+"""
+import chainer
+import chainer.functions as F
+import numpy as np
+
+
+def mixup_data(x, t, lam, index=None):
+    """Blend a batch with a permutation of itself (section 2, equation 1 of the paper).
+
+    Args:
+        x (array or chainer.Variable): Images or hidden maps, float, shape ``(N, ...)``.
+        t (array or chainer.Variable): Their labels, int, shape ``(N,)``.
+        lam (float): The share of each example that is its own, in [0, 1].
+        index (array of int): Partner of each example, a permutation of ``0 ... N-1``; shape
+            ``(N,)``.  Drawn from NumPy's global generator where it is None.
+
+    Returns:
+        tuple: ``lam * x + (1 - lam) * x[index]`` as a Variable with the shape and dtype of ``x``,
+        through which gradients flow to both partners, ``t`` and ``t[index]``.
+    """
+    if index is None:
+        index = np.random.permutation(len(x))
+    index = chainer.backend.get_array_module(x).asarray(index)
+    lam = float(lam)  # a NumPy float64 would turn float32 maps into float64
+    mixed_x = lam * x + (1 - lam) * F.permutate(x, index)  # F.permutate: no scatter in backward
+    return mixed_x, t, t[index]
+
+
+class ManifoldMixupClassifier(chainer.Chain):
+    """Wraps a network so that calling it on a batch gives the Manifold Mixup loss.
+
+    Under ``chainer.config.train`` the loss is that of a mixed batch,
+    ``lam * CE(y, t_a) + (1 - lam) * CE(y, t_b)``; otherwise, and with ``mixup_hidden=False``,
+    it is the plain softmax cross-entropy.  Reports ``loss`` and ``accuracy``; on a mixed batch the
+    accuracy is weighted like the loss: ``lam`` times that against ``t_a``, ``1 - lam`` against
+    ``t_b``.
+
+    Args:
+        predictor (chainer.Chain): A network like :class:`model.ResNet50`: ``predictor(x)`` gives
+            logits, ``predictor(x, t, True, lam, layer_mix, index)`` gives logits, ``t_a``, ``t_b``.
+        mixup_hidden (bool): False trains a plain baseline.
+        mixup_alpha (float): Parameter of Beta(alpha, alpha), at least 0; 0 means ``lam = 1``.
+        layer_mix (int, collection of int, or None): The layer that mixes, the layers of which one
+            is drawn for each batch, or all of them.  0 is the input, thus input mixup.
+
+    Raises:
+        ValueError: If ``mixup_alpha`` is negative or not a number.
+    """
+
+    def __init__(self, predictor, mixup_hidden=True, mixup_alpha=0.2, layer_mix=None):
+        super().__init__()
+        if not mixup_alpha >= 0:
+            raise ValueError(f'mixup_alpha must be at least 0, not {mixup_alpha}')
+        self.mixup_hidden = mixup_hidden
+        self.mixup_alpha = mixup_alpha
+        self.layer_mix = layer_mix
+        with self.init_scope():
+            self.predictor = predictor
+
+    def forward(self, x, t, lam=None, layer_mix=None, index=None):
+        """The loss of one batch, shape ``()``.
+
+        Args:
+            x (array): Images, float32, shape ``(N, 3, H, W)``.
+            t (array): Labels, int32, shape ``(N,)``.
+            lam, layer_mix, index: What is drawn here where it is None; see :func:`mixup_data`
+                and the classifier's own ``layer_mix``.
+        """
+        if self.mixup_hidden and chainer.config.train:
+            lam = self.draw_lam() if lam is None else lam
+            layer_mix = self.layer_mix if layer_mix is None else layer_mix
+            y, t_a, t_b = self.predictor(x, t, True, lam, layer_mix, index)
+            loss = mixed(F.softmax_cross_entropy, y, t_a, t_b, lam)
+            accuracy = mixed(F.accuracy, y, t_a, t_b, lam)
+        else:
+            y = self.predictor(x)
+            loss = F.softmax_cross_entropy(y, t)
+            accuracy = F.accuracy(y, t)
+        chainer.report({'loss': loss, 'accuracy': accuracy}, self)
+        return loss
+
+    def draw_lam(self):
+        """lam ~ Beta(alpha, alpha) from NumPy's global generator; 1 where alpha is 0."""
+        if self.mixup_alpha == 0:
+            return 1.
+        return np.random.beta(self.mixup_alpha, self.mixup_alpha)
+
+
+def mixed(criterion, y, t_a, t_b, lam):
+    """``criterion`` of logits ``y`` against both labels, weighted by lam and 1 - lam."""
+    lam = float(lam)
+    return lam * criterion(y, t_a) + (1 - lam) * criterion(y, t_b)

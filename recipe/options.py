@@ -1,0 +1,188 @@
+"""The command line of both scripts: every option, once, with its default."""
+import argparse
+import math
+
+from recipe import run_directory
+from recipe.augmentation import AUGMENTATIONS
+from recipe.errors import Invalid
+from recipe.optimizer import OPTIMIZERS, SCHEDULES
+from recipe.converter import NORMALIZATIONS
+
+# What --recipe decides where the option itself is not given.
+RECIPES = {
+    'blog': {
+        'epoch': 300, 'batchsize': 256, 'optimizer': 'adam', 'weight_decay': 0.,
+        'schedule': 'constant', 'augment': 'blog', 'stem': 'imagenet'},
+    'standard': {
+        'epoch': 200, 'batchsize': 128, 'optimizer': 'sgd', 'weight_decay': 1e-4,
+        'schedule': 'cosine', 'augment': 'standard', 'stem': 'cifar'},
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message):
+        raise Invalid(f'{message}; see --help')
+
+
+def number(kind, valid, condition):
+    """An argument type: ``kind(text)`` where ``condition`` holds for it."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and condition(value)):
+            raise argparse.ArgumentTypeError(f'given {text!r}, valid: {valid}')
+        return value
+    return parse
+
+
+def layer_set(text):
+    """``'0,1,2'`` as ``[0, 1, 2]``, sorted and without repetitions."""
+    try:
+        return sorted({int(layer) for layer in text.split(',')})
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'given {text!r}, valid: layers separated by commas, such as 0,1,2') from None
+
+
+COUNT = number(int, 'a whole number from 1', lambda n: n >= 1)
+RATE = number(float, 'a number above 0', lambda x: x > 0)
+NOT_NEGATIVE = number(float, 'a number from 0', lambda x: x >= 0)
+
+
+def parse_args(description, method, architectures, argv=None):
+    """The options of a run, checked; nothing has been written yet.
+
+    Args:
+        description (str): The script's docstring.
+        method (str): ``'manifoldmixup'``, which has the mixup's own options, or ``'baseline'``.
+        architectures (dict): ``--arch`` to network class, whose ``layers`` may mix.
+        argv (list of str): The command line; ``sys.argv`` where it is None.
+
+    Returns:
+        argparse.Namespace: Every option with its value, and ``method``.
+
+    Raises:
+        Invalid: If an option is unknown or its value not valid, or if ``--out`` holds a run that
+            this one would overwrite or cannot resume.
+    """
+    def by_recipe(name):
+        return 'default: ' + ', '.join(
+            f'{values[name]} ({recipe})' for recipe, values in RECIPES.items())
+
+    parser = Parser(description=description, allow_abbrev=False,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    data = parser.add_argument_group('data')
+    data.add_argument(
+        '--dataset', default='cifar10', metavar='NAME',
+        help='cifar10, cifar100, digits, or a directory with train/CLASS/IMAGE and '
+             'test/CLASS/IMAGE (default: %(default)s)')
+    data.add_argument(
+        '--data-archive', metavar='FILE',
+        help='a cifar-10-python.tar.gz or cifar-100-python.tar.gz to read instead of downloading')
+    data.add_argument(
+        '--size', type=COUNT, default=32, metavar='PIXELS',
+        help="side of a directory's images, which are resized to it (default: %(default)s)")
+    data.add_argument(
+        '--augment', choices=AUGMENTATIONS,
+        help='blog: quarter turns, flips in x and y; standard: pad 4, crop, flip in x '
+             f'({by_recipe("augment")})')
+    data.add_argument(
+        '--normalize', choices=NORMALIZATIONS,
+        help='unit: to [0, 1]; standard: to mean 0 and variance 1 of each channel; caffe: BGR in '
+             '[0, 255] minus the mean of ImageNet, what --pretrained weights expect '
+             '(default: standard with --augment standard, otherwise unit)')
+
+    network = parser.add_argument_group('network')
+    network.add_argument(
+        '--arch', choices=architectures, default='resnet50', help='(default: %(default)s)')
+    network.add_argument(
+        '--stem', choices=('imagenet', 'cifar'),
+        help='imagenet: 7x7 convolution with stride 2 and pooling; cifar: 3x3 convolution '
+             f'({by_recipe("stem")})')
+    network.add_argument(
+        '--pretrained', metavar='FILE.npz',
+        help="initial weights, Chainer's ResNet-50-model.npz (default: random)")
+
+    if method == 'manifoldmixup':
+        mixup = parser.add_argument_group('mixup')
+        mixup.add_argument(
+            '--mixup-alpha', type=NOT_NEGATIVE, default=0.2, metavar='ALPHA',
+            help='lam ~ Beta(ALPHA, ALPHA); 0: no mixing (default: %(default)s)')
+        mixup.add_argument(
+            '--layer-mix', type=layer_set, metavar='LAYERS',
+            help='layers of which one is drawn to mix each batch, such as 0,1,2; 0 alone is '
+                 'input mixup (default: all)')
+
+    training = parser.add_argument_group('training')
+    training.add_argument(
+        '--recipe', choices=RECIPES, default='blog',
+        help='default of the options that name two (default: %(default)s)')
+    training.add_argument(
+        '--epoch', type=COUNT, help=f'sweeps over the training set ({by_recipe("epoch")})')
+    training.add_argument(
+        '--batchsize', type=COUNT, help=f'images ({by_recipe("batchsize")})')
+    training.add_argument(
+        '--optimizer', choices=OPTIMIZERS,
+        help=f'sgd has Nesterov momentum 0.9 ({by_recipe("optimizer")})')
+    training.add_argument(
+        '--learnrate', type=RATE, help='default: ' + ', '.join(
+            f'{rate} ({name})' for name, rate in OPTIMIZERS.items()))
+    training.add_argument(
+        '--weight-decay', type=NOT_NEGATIVE, metavar='RATE',
+        help=f'on every parameter but those of BN ({by_recipe("weight_decay")})')
+    training.add_argument(
+        '--schedule', choices=SCHEDULES,
+        help='cosine: learning rate down to 0; step: divided by 10 after 1/2 and 3/4 of the '
+             f'epochs ({by_recipe("schedule")})')
+    training.add_argument(
+        '--seed', type=number(int, '0 to 4294967295', lambda n: 0 <= n < 2 ** 32), default=0,
+        help='of weights, order, augmentation and mixup (default: %(default)s)')
+    training.add_argument(
+        '--device', default='auto', metavar='cpu|ID|auto',
+        help='cpu, the number of a GPU, or auto: the first GPU where there is one '
+             '(default: %(default)s)')
+
+    run = parser.add_argument_group('run')
+    run.add_argument(
+        '--out', metavar='DIR',
+        help='what the run leaves behind (default: runs/DATASET-RECIPE-METHOD-SEED)')
+    run.add_argument(
+        '--resume', action='store_true',
+        help='go on from the newest snapshot in --out, given the same options')
+    run.add_argument(
+        '--snapshot-every', type=number(int, 'a whole number from 0', lambda n: n >= 0),
+        default=10, metavar='EPOCHS',
+        help='0: only when the run is interrupted (default: %(default)s)')
+
+    args = parser.parse_args(argv)
+    args.method = method
+    fill_in(args)
+    check_layers(args, architectures[args.arch].layers)
+    run_directory.check(args)
+    return args
+
+
+def fill_in(args):
+    """Give the options that depend on others their defaults."""
+    for name, value in RECIPES[args.recipe].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if args.learnrate is None:
+        args.learnrate = OPTIMIZERS[args.optimizer]
+    if args.normalize is None:
+        args.normalize = 'standard' if args.augment == 'standard' else 'unit'
+    if args.out is None:
+        dataset = args.dataset.strip('/').split('/')[-1]
+        args.out = f'runs/{dataset}-{args.recipe}-{args.method}-{args.seed}'
+
+
+def check_layers(args, layers):
+    for layer in getattr(args, 'layer_mix', None) or ():
+        if layer not in layers:
+            raise Invalid(f'--layer-mix: given {layer}, valid: {layers[0]} to {layers[-1]}, '
+                          f'the layers of {args.arch}')

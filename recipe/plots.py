@@ -1,0 +1,45 @@
+"""loss.png and accuracy.png, drawn from the log."""
+import json
+import os
+
+from chainer import training
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+CURVES = {'main': 'training', 'validation/main': 'validation'}
+
+
+class PlotLog(training.Extension):
+    """Draws the curves of ``OUT/log`` after each epoch.
+
+    The log outlives an interrupted run, so the curves of a resumed one are whole.
+    """
+
+    trigger = 1, 'epoch'
+    priority = training.PRIORITY_READER - 1  # after LogReport
+
+    def __call__(self, trainer):
+        with open(os.path.join(trainer.out, 'log')) as file:
+            log = json.load(file)
+        for quantity in 'loss', 'accuracy':
+            plot(log, quantity, os.path.join(trainer.out, quantity + '.png'))
+
+
+def plot(log, quantity, path):
+    """Write the training and validation curves of ``'loss'`` or ``'accuracy'`` to ``path``."""
+    figure = Figure(figsize=(6.4, 4.2), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for prefix, label in CURVES.items():
+        key = f'{prefix}/{quantity}'
+        points = [(entry['epoch'], entry[key]) for entry in log if key in entry]
+        axes.plot(*zip(*points), label=label, marker='o' if len(points) < 30 else None)
+    axes.set_xlabel('epoch')
+    axes.set_ylabel(quantity)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    temporary = path + '.tmp'
+    figure.savefig(temporary, format='png', dpi=100)
+    os.replace(temporary, path)

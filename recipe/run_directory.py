@@ -1,0 +1,141 @@
+"""What a run leaves behind: run.json, and the rules for a directory that already holds a run."""
+import datetime
+import glob
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+
+from recipe.errors import Invalid
+
+# Options that may change when a run is resumed: none of them alters what it computes.
+FREE = 'device', 'out', 'resume', 'snapshot_every', 'data_archive'
+
+PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 'cupy-cuda12x',
+            'cupy-cuda13x')
+
+
+def check(args):
+    """Whether the run of ``args`` may use its ``--out``; nothing is written.
+
+    Raises:
+        Invalid: If a new run would meet another one there, or if ``--resume`` finds none, or one
+            with other options.
+    """
+    if os.path.exists(args.out) and not os.path.isdir(args.out):
+        raise Invalid(f'--out: {args.out} is a file; name a directory')
+    if args.resume:
+        check_same_run(args)
+        newest_snapshot(args.out)
+    elif any(os.path.exists(os.path.join(args.out, name)) for name in ('run.json', 'log')) \
+            or snapshots(args.out):
+        raise Invalid(f'--out: {args.out} already holds a run; name another directory, or go on '
+                      'with that run by --resume')
+
+
+def check_same_run(args):
+    path = os.path.join(args.out, 'run.json')
+    try:
+        with open(path) as file:
+            record = json.load(file)
+        before = {'method': record['method'], **record['options']}
+    except FileNotFoundError:
+        raise Invalid(f'--resume: {args.out} holds no run; name its directory by --out') from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Invalid(f'--resume: {path} cannot be read as the record of a run') from None
+    now = {'method': args.method, **options(args)}
+    # A longer run is the same run as long as no schedule is stretched to the new length.
+    longer = now['schedule'] == 'constant' and now['epoch'] >= before.get('epoch', 0)
+    free = FREE + ('epoch',) * longer
+    for name in sorted(before.keys() | now.keys()):
+        if name not in free and before.get(name) != now.get(name):
+            raise Invalid(f'--resume: the run in {args.out} has {name} = {before.get(name)}, '
+                          f'given {now.get(name)}; give the options that it was started with')
+
+
+def snapshots(out):
+    """Snapshot files in a run directory, ``{iteration: path}``."""
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(out), 'snapshot_iter_*')):
+        match = re.fullmatch(r'snapshot_iter_(\d+)', os.path.basename(path))
+        if match:
+            found[int(match[1])] = path
+    return found
+
+
+def newest_snapshot(out):
+    """Path of the snapshot with the highest iteration.
+
+    Raises:
+        Invalid: If there is none.
+    """
+    found = snapshots(out)
+    if not found:
+        raise Invalid(f'--resume: {out} holds no snapshot; remove that directory and start anew')
+    return found[max(found)]
+
+
+def options(args):
+    return {name: value for name, value in vars(args).items() if name != 'method'}
+
+
+def write_record(args, seeds, device, iteration):
+    """Write ``run.json``: what is needed to repeat the run and to compare it.
+
+    Each start from a snapshot is kept, with the iteration from which it went on.
+    """
+    path = os.path.join(args.out, 'run.json')
+    starts = []
+    if args.resume:
+        with open(path) as file:
+            starts = json.load(file)['starts']
+    write_json(path, {
+        'method': args.method,
+        'options': options(args),
+        'seeds': seeds,
+        'starts': starts + [{
+            'iteration': iteration,
+            'time': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+            'command': shlex.join(['python', *sys.argv]),
+            'commit': commit(),
+            'device': device,
+            'versions': {'python': platform.python_version(), **versions()},
+        }],
+    })
+
+
+def versions():
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def commit():
+    """The commit of this code, with ``+`` where files differ from it; None outside git."""
+    try:
+        described = subprocess.run(
+            ['git', 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty=+'],
+            cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True)
+    except OSError:
+        return None
+    return described.stdout.strip() or None
+
+
+def write_json(path, value):
+    """Write under a temporary name, then rename: a reader never sees half a file."""
+    directory, name = os.path.split(path)
+    os.makedirs(directory, exist_ok=True)
+    with tempfile.NamedTemporaryFile('w', dir=directory, prefix=name, delete=False) as file:
+        json.dump(value, file, indent=2)
+        file.write('\n')
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)

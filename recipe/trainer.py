@@ -1,0 +1,121 @@
+"""The extensions of a training run, and how it starts, is interrupted and goes on."""
+import functools
+import math
+import signal
+import sys
+
+import chainer
+from chainer import training
+from chainer.training import extensions, triggers
+
+from recipe import run_directory
+from recipe.device import describe
+from recipe.npz import load_npz
+from recipe.optimizer import LearningRate
+from recipe.plots import PlotLog
+
+# Weights barely compress, and compressing takes longer than an epoch on a GPU.
+save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
+
+
+def extend(trainer, args, streams):
+    """Give a trainer everything that both scripts do beside the training itself.
+
+    The set of extensions must not depend on where a run goes on (terminal or not): a snapshot
+    holds the state of each.
+    """
+    terminal = sys.stdout.isatty()
+    model = trainer.updater.get_optimizer('main').target.predictor
+
+    trainer.extend(LearningRate(args))
+    trainer.extend(extensions.LogReport())
+    trainer.extend(PlotLog())
+    trainer.extend(extensions.PrintReport(
+        ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
+         'validation/main/accuracy', 'elapsed_time'],
+        out=sys.stdout if terminal else PlainOutput(sys.stdout)))
+    trainer.extend(
+        extensions.ProgressBar(update_interval=1, out=sys.stdout if terminal else NoOutput()),
+        trigger=triggers.TimeTrigger(0.5))
+
+    trainer.extend(
+        extensions.snapshot_object(model, 'model_best.npz', savefun=save_npz), name='best',
+        trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
+    trainer.extend(
+        extensions.snapshot_object(model, 'model.npz', savefun=save_npz), name='final',
+        trigger=(args.epoch, 'epoch'))
+
+    trainer.extend(streams)
+    snapshot = extensions.snapshot(savefun=save_npz, n_retains=1)
+    trainer.extend(
+        snapshot, name='snapshot', trigger=(args.snapshot_every or math.inf, 'epoch'))
+    trainer.extend(StopOnSignal(snapshot))
+
+
+def start(trainer, args, streams, device):
+    """Begin the run in ``args.out``, or with ``--resume`` restore it from its newest snapshot.
+
+    Raises:
+        Invalid: If the snapshot cannot be read.
+    """
+    if args.resume:
+        path = run_directory.newest_snapshot(args.out)
+        load_npz(path, trainer, '--resume')
+        print(f'Resuming from {path}', flush=True)
+    run_directory.write_record(args, streams.seeds, describe(device), trainer.updater.iteration)
+
+
+class StopOnSignal(training.Extension):
+    """On Ctrl-C or SIGTERM, ends the run after the current iteration with a snapshot.
+
+    The second signal ends it at once.
+    """
+
+    priority = -200  # after all others, the snapshot among them: they have seen this iteration
+
+    def __init__(self, snapshot):
+        self.snapshot = snapshot
+        self.received = None
+
+    def initialize(self, trainer):
+        self.previous = {number: signal.signal(number, self.receive)
+                         for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(self, number, frame):
+        self.received = number
+        self.finalize()
+
+    def finalize(self):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def __call__(self, trainer):
+        if self.received is None:
+            return
+        self.snapshot(trainer)
+        print(f'Interrupted: snapshot of iteration {trainer.updater.iteration} in {trainer.out}; '
+              'go on by --resume', file=sys.stderr)
+        raise SystemExit(128 + self.received)
+
+
+class PlainOutput:
+    """A stream without the escape codes by which Chainer clears a terminal."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        self.stream.write(text.replace('\033[J', ''))
+
+    def flush(self):
+        self.stream.flush()
+
+
+class NoOutput:
+    """A stream that shows nothing."""
+
+    def write(self, text):
+        pass
+
+    def flush(self):
+        pass

@@ -1,0 +1,46 @@
+"""The weights and the batches on which the networks are compared with PyTorch's."""
+import numpy as np
+
+LAM = 0.3
+N_CLASS = 10
+
+# (stem, layer_mix); None is the plain network
+CASES = [('imagenet', layer) for layer in (None, 0, 1, 2, 3, 4, 5)] + [('cifar', None), ('cifar', 1)]
+
+
+def batch(n):
+    """Images, float64 in [0, 1], shape (n, 3, 32, 32), labels, and a permutation."""
+    random = np.random.RandomState(1)
+    return (random.uniform(size=(n, 3, 32, 32)), random.randint(N_CLASS, size=n).astype('i'),
+            random.permutation(n))
+
+
+def weights(shapes):
+    """Values for parameters and statistics, float64, by name; ``shapes`` maps names to shapes.
+
+    The last BN of each residual branch is scaled down, about as training does it.  Otherwise the
+    network multiplies rounding errors so much that float32 says little in any framework.
+    """
+    random = np.random.RandomState(2)
+    values = {}
+    for name in sorted(shapes):
+        shape, kind = shapes[name], name.rsplit('/', 1)[1]
+        noise = random.normal(size=shape)
+        if kind == 'W':
+            values[name] = noise * np.sqrt(2 / np.prod(shape[1:]))
+        elif kind in ('gamma', 'avg_var'):
+            values[name] = np.exp(noise / 10) * (0.3 if name.endswith('bn3/gamma') else 1)
+        else:
+            values[name] = noise / 10
+    return values
+
+
+def digest(value):
+    """Three numbers that stand for an array: its norm and two projections.
+
+    A projection is on a vector of random signs, so that it moves by about the norm of whatever
+    is added to the array.
+    """
+    value = np.asarray(value, 'd').ravel()
+    signs = np.random.RandomState(3).randint(2, size=(2, value.size)) * 2 - 1
+    return np.array([np.linalg.norm(value), *(signs @ value)])

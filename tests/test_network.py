@@ -1,0 +1,159 @@
+"""BaseResNet50 and ResNet50: where they mix, and what they are."""
+import chainer
+import numpy as np
+import pytest
+from chainer.links import ResNet50Layers
+
+from mixup import ManifoldMixupClassifier, mixup_data
+from model import BaseResNet50, ResNet50
+
+LAM, N = 0.3, 4
+INDEX = np.array([2, 3, 1, 0])
+
+
+@pytest.fixture(scope='module')
+def network():
+    np.random.seed(0)
+    network = ResNet50()
+    with chainer.using_config('train', False):
+        yield network
+
+
+@pytest.fixture(autouse=True)
+def evaluation_statistics():
+    """BN with fixed statistics, so that equal inputs have equal outputs in every batch."""
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        yield
+
+
+def batch():
+    random = np.random.RandomState(1)
+    return random.uniform(size=(N, 3, 32, 32)).astype('f'), np.arange(N, dtype='i')
+
+
+def test_maps_have_the_sizes_16_8_8_4_2_1():
+    sizes = []
+
+    class Sizes(chainer.LinkHook):
+        def forward_postprocess(self, args):
+            if args.link.name in ('conv1', 'res2', 'res3', 'res4', 'res5') \
+                    and args.link.name not in [name for name, _ in sizes]:
+                sizes.append((args.link.name, args.out.shape[1:]))
+    base = BaseResNet50()
+    with Sizes():
+        base(batch()[0])
+    assert base.stem(batch()[0]).shape[1:] == (64, 8, 8)
+    assert sizes == [('conv1', (64, 16, 16)), ('res2', (256, 8, 8)), ('res3', (512, 4, 4)),
+                     ('res4', (1024, 2, 2)), ('res5', (2048, 1, 1))]
+
+
+def test_the_cifar_stem_keeps_32x32():
+    assert BaseResNet50('cifar').stem(batch()[0]).shape[1:] == (64, 32, 32)
+
+
+def test_parameters_are_those_of_chainers_resnet50layers():
+    def shapes(link):
+        return {name: parameter.shape for name, parameter in link.namedparams()
+                if not name.startswith('/fc6')}
+    assert shapes(BaseResNet50()) == shapes(ResNet50Layers(pretrained_model=None))
+
+
+def test_the_plain_forward_is_that_of_chainers_resnet50layers(network):
+    theirs = ResNet50Layers(pretrained_model=None)
+    parameters = dict(theirs.namedparams())
+    for name, parameter in network.base.namedparams():
+        parameters[name].copydata(parameter)
+    x = batch()[0]
+    h = network.base(x)
+    expected = theirs(x, layers=['res5'])['res5']
+    np.testing.assert_array_equal(h.array, expected.array)
+
+
+@pytest.mark.parametrize('layer', range(6))
+def test_every_layer_changes_the_logits(network, layer):
+    x, t = batch()
+    plain = network(x).array
+    mixed, t_a, t_b = network(x, t, True, LAM, layer, INDEX)
+    assert np.abs(mixed.array - plain).max() > 1e-3 * np.abs(plain).max()
+    np.testing.assert_array_equal(t_a, t)
+    np.testing.assert_array_equal(t_b, INDEX)
+
+
+@pytest.mark.parametrize('layer', range(6))
+def test_lam_1_is_the_plain_forward(network, layer):
+    x, t = batch()
+    mixed, _, _ = network(x, t, True, 1, layer, INDEX)
+    np.testing.assert_array_equal(mixed.array, network(x).array)
+
+
+def test_layer_0_mixes_the_input_images(network):
+    x, t = batch()
+    y, _, _ = network(x, t, True, LAM, 0, INDEX)
+    mixed_x, _, _ = mixup_data(x, t, LAM, INDEX)
+    np.testing.assert_array_equal(y.array, network(mixed_x).array)
+
+
+def test_layer_5_mixes_the_features(network):
+    x, t = batch()
+    y, _, _ = network(x, t, True, LAM, 5, INDEX)
+    mixed_h, _, _ = mixup_data(network.base(x), t, LAM, INDEX)
+    np.testing.assert_array_equal(y.array, network.classify(mixed_h).array)
+
+
+def test_layers_1_to_4_mix_between_the_stages(network):
+    x, t = batch()
+    base = network.base
+    for layer in 1, 2, 3, 4:
+        h = x
+        for after, stage in enumerate((base.stem, base.res2, base.res3, base.res4, base.res5), 1):
+            h = stage(h)
+            if after == layer:
+                h, _, _ = mixup_data(h, t, LAM, INDEX)
+        y, _, _ = network(x, t, True, LAM, layer, INDEX)
+        np.testing.assert_array_equal(y.array, network.classify(h).array)
+
+
+@pytest.mark.parametrize('layer_mix, expected', [
+    (None, {0, 1, 2, 3, 4, 5}), ([0, 1, 2], {0, 1, 2}), ({3, 5}, {3, 5}), (0, {0}), ([4], {4})])
+def test_every_eligible_layer_is_drawn_and_no_other(layer_mix, expected):
+    base = BaseResNet50()
+    np.random.seed(0)
+    drawn = [base.draw_layer(layer_mix) for _ in range(600)]
+    counts = {layer: drawn.count(layer) for layer in set(drawn)}
+    assert set(counts) == expected
+    assert min(counts.values()) > 0.7 * 600 / len(expected)
+
+
+@pytest.mark.parametrize('layer_mix', [-1, 6, 2.5, [], [0, 6]])
+def test_a_layer_outside_its_range_is_an_error_that_names_the_range(network, layer_mix):
+    with pytest.raises(ValueError, match='0-5'):
+        network(*batch(), True, LAM, layer_mix)
+
+
+def test_an_unknown_stem_is_an_error_that_names_the_stems():
+    with pytest.raises(ValueError, match="'imagenet' or 'cifar'"):
+        BaseResNet50('vgg')
+
+
+def test_float32_stays_float32_throughout_a_training_step():
+    seen = set()
+
+    class Dtypes(chainer.FunctionHook):
+        def forward_postprocess(self, function, in_data):
+            seen.update((function.label, array.dtype) for array in in_data)
+
+        def backward_postprocess(self, function, in_data, out_grad):
+            seen.update((function.label, array.dtype) for array in out_grad if array is not None)
+    x, t = batch()
+    classifier = ManifoldMixupClassifier(ResNet50())
+    optimizer = chainer.optimizers.Adam().setup(classifier)
+    with chainer.using_config('train', True), chainer.using_config('enable_backprop', True), \
+            Dtypes():
+        optimizer.update(classifier, x, t, np.float64(LAM), 3, INDEX)
+        optimizer.update(classifier, x, t)
+    assert len(seen) > 20
+    assert {dtype for _, dtype in seen} == {np.dtype('f'), np.dtype('i')}, seen
+    for name, parameter in classifier.namedparams():
+        assert parameter.dtype == parameter.grad.dtype == np.float32, name
+        for key, state in parameter.update_rule.state.items():
+            assert state.dtype == np.float32, (name, key)
