@@ -1,12 +1,12 @@
-'''Builds a wheel of an official release with a few edits: the PEP 517 backend of both folders here.
+"""Builds a wheel of an official release with a few edits: the PEP 517 backend of both folders.
 
 Each folder holds an `edits.toml`: which release, the hash of its sdist, and the edits, each with
 its reason. pip and uv call `build_wheel` in that folder; nothing is written there.
-'''
-import os
-import shutil
+"""
+import contextlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def read(path):
 
 
 def fetch(release, directory):
-    '''The unpacked sdist. pip verifies the hash before anything of the sdist runs.'''
+    """The unpacked sdist. pip verifies the hash before anything of the sdist runs."""
     name = '{name}=={version}'.format(**release)
     requirement = directory / 'requirement.txt'
     requirement.write_text('{} --hash=sha256:{}\n'.format(name, release['sha256']))
@@ -52,14 +52,16 @@ def fetch(release, directory):
             'is not {}. Nothing of it was run. Look at the index or mirror that pip is set to '
             '(`pip config list`).'.format(name, release['sha256']))
     if pip.returncode:
-        errors = [line for line in pip.stdout.splitlines() if line.startswith('ERROR:')]
+        errors = [line.strip() for line in pip.stdout.splitlines() if 'error' in line.lower()]
         sys.exit(
-            'The sdist of {} could not be fetched with pip ({}). A network connection to a '
+            'The sdist of {} could not be fetched: pip says "{}". A network connection to a '
             'package index is needed here, or PIP_FIND_LINKS naming a folder with the sdist. '
             "pip's configuration and its PIP_* variables for index, proxy and certificates hold, "
-            'options on the command line do not.'.format(name, ' '.join(errors[:1])))
+            'options on the command line do not.'.format(name, (errors or ['nothing'])[0]))
     sdist, = directory.glob('*.tar.gz')
-    shutil.unpack_archive(sdist, directory)
+    with tarfile.open(sdist) as archive:
+        archive.extraction_filter = lambda member, path: member  # its hash was verified
+        archive.extractall(directory)
     return directory / sdist.name.removesuffix('.tar.gz')
 
 
@@ -76,5 +78,5 @@ def apply(edit, source):
 
 def build(source, wheel_directory):
     from setuptools import build_meta
-    os.chdir(source)
-    return build_meta.__legacy__.build_wheel(wheel_directory)
+    with contextlib.chdir(source):
+        return build_meta.__legacy__.build_wheel(wheel_directory)

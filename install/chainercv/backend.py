@@ -1,4 +1,4 @@
-'''The way from here to the shared backend: pip allows no `backend-path` outside the folder.'''
+"""The way from here to the shared backend: pip allows no `backend-path` outside the folder."""
 import sys
 from pathlib import Path
 
