@@ -1,9 +1,10 @@
-"""Images a second of each augmentation on one CPU core: gathered, augmented, normalised to float32.
+"""Images a second on one CPU core, by augmentation: gathered, augmented, made float32.
 
     python -m benchmarks.augmentation
 
 Generated images of CIFAR's size and number; the median of some rounds and their range, the
-augmentations taking turns.  A table, then one line of JSON.
+augmentations taking turns.  Seconds are those of the processor that this process used, so other
+programs on the machine count little.  A table, then one line of JSON.
 """
 import argparse
 import json
@@ -40,10 +41,10 @@ def use_one_core():
 
 
 def seconds(converter, batches):
-    start = time.perf_counter()
+    start = time.process_time()
     for batch in batches:
         converter(batch)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def main():
@@ -69,7 +70,7 @@ def main():
         order = random_state.permutation(50000)[:args.images].tolist()
         batches = [order[i:i + batchsize] for i in range(0, len(order), batchsize)]
         for converter in converters.values():
-            seconds(converter, batches)  # warm-up; the set goes to the device
+            seconds(converter, batches)  # warm-up; the converter prepares the set
         rates = {name: [] for name in converters}
         for _ in range(args.rounds):
             for name, converter in converters.items():

@@ -1,9 +1,9 @@
-"""CIFAR-10 and CIFAR-100 through Chainer's own cache, without running anything that was downloaded.
+"""CIFAR-10 and CIFAR-100 through Chainer's own cache, without running anything downloaded.
 
 Chainer keeps each set as ``pfnet/chainer/cifar/cifar-10.npz`` in its dataset folder
-(``CHAINER_DATASET_ROOT``), made from an archive of pickles that it downloads.  This module finds and
-leaves the same files at the same places, but it verifies an archive's checksum first and reads the
-pickles itself.
+(``CHAINER_DATASET_ROOT``), made from an archive of pickles that it downloads.  This module finds
+and leaves the same files at the same places, but it verifies the checksum of what it downloads
+and reads the pickles itself, as data.
 """
 import contextlib
 import gzip
@@ -17,9 +17,8 @@ import sys
 import tarfile
 import tempfile
 import typing
+import urllib.error
 import urllib.request
-import zipfile
-import zlib
 
 import numpy as np
 import tqdm
@@ -60,7 +59,7 @@ CIFAR = {
 def load(name, archive=None):
     """The arrays of CIFAR-10 or CIFAR-100.
 
-    From ``archive`` when it is given, otherwise from Chainer's cache, otherwise downloaded into it.
+    From ``archive`` if it is given, otherwise from Chainer's cache, otherwise downloaded into it.
 
     Args:
         name (str): 'cifar10' or 'cifar100'.
@@ -68,8 +67,8 @@ def load(name, archive=None):
             one of the same layout, which never does.
 
     Returns:
-        A dictionary: ``train_x`` and ``test_x``, uint8 ``(N, 3072)``, red, green and blue planes of
-        32 x 32 one after the other; ``train_y`` and ``test_y``, uint8 ``(N,)``.
+        A dictionary: ``train_x`` and ``test_x``, uint8 ``(N, 3072)``, a red, a green and a blue
+        plane of 32 x 32 each; ``train_y`` and ``test_y``, uint8 ``(N,)``.
 
     Raises:
         Invalid: the archive or the cache cannot be read, or the download fails.
@@ -99,8 +98,7 @@ def read_cache(path, cifar):
             arrays = {key: npz[key] for key in ('train_x', 'train_y', 'test_x', 'test_y')}
         for split in ('train', 'test'):
             check(arrays[f'{split}_x'], arrays[f'{split}_y'], cifar)
-    except (OSError, EOFError, ValueError, KeyError, IndexError,
-            zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # what a damaged file raises has no bounds
         raise Invalid(f'{path} is not a readable {cifar.name} ({error}): '
                       'delete it, and it will be made anew') from None
     return arrays
@@ -129,7 +127,7 @@ def read_archive(path, cifar):
     except EOFError:
         raise Invalid(f'{path} is truncated: fetch {URL}{cifar.archive} again, '
                       'or give another archive with --data-archive PATH') from None
-    except (OSError, zlib.error, tarfile.TarError, ValueError) as error:
+    except Exception as error:  # what a malformed archive raises has no bounds
         raise Invalid(f'{path} is not an archive of the layout of {cifar.archive} ({error}): '
                       f'fetch {URL}{cifar.archive}, or give another archive with '
                       '--data-archive PATH') from None
@@ -140,7 +138,7 @@ def read_archive(path, cifar):
 
 
 def read_batch(tar, member, cifar):
-    """Images and labels of one pickle of an archive; an error is a ValueError."""
+    """Images and labels of one pickle of an archive; an error names the pickle."""
     try:
         info = tar.getmember(member)
     except KeyError:
@@ -253,6 +251,8 @@ def retrieve(url, file):
             if file.tell() < size:
                 raise OSError(f'it ended after {file.tell()} of {size} bytes')
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if type(error) is urllib.error.URLError:
+            error = error.reason
         raise Invalid(f'{url} could not be downloaded ({error}): check the network, or fetch it '
                       'elsewhere and give it with --data-archive PATH') from None
 

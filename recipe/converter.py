@@ -39,11 +39,17 @@ class Normalization:
     def __call__(self, images):
         """Of uint8 ``(B, 3, H, W)``, NumPy or CuPy: float32 of the same shape, where it is."""
         xp = chainer.backend.get_array_module(images)
+        n, *shape = images.shape
         if self.reverse:
             images = images[:, ::-1]
         images = images.astype(np.float32, order='C')
-        images *= xp.asarray(self.scale)
-        images += xp.asarray(self.shift)
+        # By eights: NumPy is twice as fast as when it starts anew for every channel.
+        scale, shift = (xp.broadcast_to(xp.asarray(a), (8, *shape)).copy()
+                        for a in (self.scale, self.shift))
+        rest = n % 8
+        for part in (images[:rest], images[rest:].reshape(-1, 8, *shape)):
+            part *= scale[:part.shape[-4]]
+            part += shift[:part.shape[-4]]
         return images
 
 

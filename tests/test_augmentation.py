@@ -1,4 +1,8 @@
 """Augmentation against chainercv image by image; normalisation against its formula."""
+import json
+import subprocess
+import sys
+
 import chainer
 import numpy as np
 import pytest
@@ -7,6 +11,7 @@ from chainercv import transforms
 from recipe.augmentation import AUGMENTATIONS, Blog, NoAugmentation, Standard
 from recipe.converter import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
 from recipe.dataset import LabeledImages
+from tests.conftest import ROOT
 
 N = 300
 RANDOM = np.random.RandomState(0)
@@ -125,6 +130,13 @@ def test_a_channel_that_never_varies_gives_no_infinity():
     assert np.isfinite(x).all() and not x[:, 1].any()
 
 
+@pytest.mark.parametrize('n', [0, 1, 7, 8, 9, 24])
+def test_a_batch_of_any_size_is_normalised_alike(n):
+    normalization = Normalization('standard', IMAGES)
+    expected = IMAGES.astype(np.float32) * normalization.scale + normalization.shift
+    np.testing.assert_array_equal(normalization(IMAGES[:n]), expected[:n])
+
+
 # The converter
 
 @pytest.mark.parametrize('name', NORMALIZATIONS)
@@ -207,3 +219,13 @@ def test_the_gpu_makes_the_same_batches_as_the_cpu(name):
     expected_x, expected_t = batch('@numpy')
     np.testing.assert_array_equal(x.get(), expected_x)
     np.testing.assert_array_equal(t.get(), expected_t)
+
+
+def test_the_benchmark_ends_in_one_line_of_json():
+    run = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.augmentation', '--rounds', '1', '--images', '256'],
+        cwd=ROOT, check=True, capture_output=True, text=True)
+    results = json.loads(run.stdout.splitlines()[-1])['results']
+    assert {(row['augmentation'], row['batchsize']) for row in results} == {
+        (name, batchsize) for name in AUGMENTATIONS for batchsize in (128, 256)}
+    assert all(row['images_per_second'] > 0 for row in results)

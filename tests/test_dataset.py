@@ -79,7 +79,8 @@ def write_cache(root, **changed):
 @pytest.mark.parametrize('changed', [
     {'train_x': None}, {'train_x': np.zeros((4, 3072))}, {'train_x': np.zeros((4, 9), np.uint8)},
     {'test_y': np.zeros(3, np.uint8)}, {'train_y': np.full(4, 10, np.uint8)},
-    {'train_y': np.zeros(4)}, {'test_x': np.zeros((0, 3072), np.uint8), 'test_y': np.zeros(0, int)},
+    {'train_y': np.zeros(4)},
+    {'test_x': np.zeros((0, 3072), np.uint8), 'test_y': np.zeros(0, np.uint8)},
     {'train_y': np.array([0, 1, 2, None])}])
 def test_a_cache_of_other_contents_names_the_file_to_delete(root, changed):
     path = write_cache(root, **changed)
