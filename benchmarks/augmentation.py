@@ -6,7 +6,7 @@ Generated images of CIFAR's size and number; the median of some rounds and their
 augmentations taking turns.  Seconds are those of the processor that this process used, so other
 programs on the machine count little.  A table, then one line of JSON.
 
-On one core of an AMD EPYC (Zen, virtual machine; Python 3.11, NumPy 2.4), batches of 128:
+On one core of an AMD EPYC (Zen 3, a virtual machine; Python 3.11, NumPy 2.4), batches of 128:
 blog 184,000, standard 260,000, none 580,000 images/s.
 """
 import argparse

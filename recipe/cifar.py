@@ -146,8 +146,7 @@ def read_batch(tar, member, cifar):
     if not info.isreg() or info.size > LIMIT:
         raise ValueError(f'{member} is not a plain file of at most {LIMIT} bytes')
     try:
-        content = io.BytesIO(tar.extractfile(info).read())
-        batch = PlainUnpickler(content, encoding='latin-1').load()
+        batch = PlainUnpickler(tar.extractfile(info), encoding='latin-1').load()
         images, labels = as_array(batch['data']), as_array(batch[cifar.labels])
     except pickle.UnpicklingError as error:
         raise ValueError(f'{member}: {error}') from None
