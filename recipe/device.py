@@ -31,7 +31,7 @@ def use_device(name):
     else:
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
-    print(describe(device), flush=True)
+    print(f'Device: {describe(device)}', flush=True)
     return device
 
 
@@ -48,11 +48,11 @@ def check_gpu(number):
 def describe(device):
     """One line: device, array library, cuDNN."""
     if device.xp is np:
-        return f'Device: CPU ({cpu_model()}, {os.cpu_count()} cores), NumPy {np.__version__}'
+        return f'CPU ({cpu_model()}, {os.cpu_count()} cores), NumPy {np.__version__}'
     cupy = cuda.cupy
     properties = cupy.cuda.runtime.getDeviceProperties(device.device.id)
     cudnn = 'cuDNN' if cuda.cudnn_enabled else 'no cuDNN for Chainer'
-    return (f'Device: GPU {device.device.id} ({properties["name"].decode()}), '
+    return (f'GPU {device.device.id} ({properties["name"].decode()}), '
             f'CuPy {cupy.__version__}, {cudnn}')
 
 

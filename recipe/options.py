@@ -19,6 +19,9 @@ RECIPES = {
 }
 
 
+LINE = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
@@ -73,8 +76,7 @@ def parse_args(description, method, architectures, argv=None):
         return 'default: ' + ', '.join(
             f'{values[name]} ({recipe})' for recipe, values in RECIPES.items())
 
-    parser = Parser(description=description, allow_abbrev=False,
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=LINE)
 
     data = parser.add_argument_group('data')
     data.add_argument(
@@ -158,6 +160,9 @@ def parse_args(description, method, architectures, argv=None):
         '--snapshot-every', type=number(int, 'a whole number from 0', lambda n: n >= 0),
         default=10, metavar='EPOCHS',
         help='0: only when the run is interrupted (default: %(default)s)')
+    run.add_argument(
+        '--estimate', type=COUNT, metavar='RUNS',
+        help='print how long that many such runs would take, and stop')
 
     args = parser.parse_args(argv)
     args.method = method

@@ -10,6 +10,8 @@ from chainer.training import extensions, triggers
 
 from recipe import run_directory
 from recipe.device import describe
+from recipe.errors import Invalid
+from recipe.estimate import estimate
 from recipe.npz import load_npz
 from recipe.optimizer import LearningRate
 from recipe.plots import PlotLog
@@ -21,8 +23,8 @@ save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
 def extend(trainer, args, streams):
     """Give a trainer everything that both scripts do beside the training itself.
 
-    The set of extensions must not depend on where a run goes on (terminal or not): a snapshot
-    holds the state of each.
+    There are the same extensions on a terminal and elsewhere: a snapshot holds the state of each,
+    and a run may go on at another place.
     """
     terminal = sys.stdout.isatty()
     model = trainer.updater.get_optimizer('main').target.predictor
@@ -35,8 +37,8 @@ def extend(trainer, args, streams):
          'validation/main/accuracy', 'elapsed_time'],
         out=sys.stdout if terminal else PlainOutput(sys.stdout)))
     trainer.extend(
-        extensions.ProgressBar(update_interval=1, out=sys.stdout if terminal else NoOutput()),
-        trigger=triggers.TimeTrigger(0.5))
+        extensions.ProgressBar(update_interval=1) if terminal else nothing,
+        name='progress', trigger=triggers.TimeTrigger(0.5))
 
     trainer.extend(
         extensions.snapshot_object(model, 'model_best.npz', savefun=save_npz), name='best',
@@ -55,9 +57,18 @@ def extend(trainer, args, streams):
 def start(trainer, args, streams, device):
     """Begin the run in ``args.out``, or with ``--resume`` restore it from its newest snapshot.
 
+    With ``--estimate`` this is the end: it prints how long the run would take.
+
     Raises:
-        Invalid: If the snapshot cannot be read.
+        Invalid: If the batch is larger than the training set, or the snapshot cannot be read.
     """
+    n = len(trainer.updater.get_iterator('main').dataset)
+    if args.batchsize > n:
+        raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
+                      'training set')
+    if args.estimate:
+        print(estimate(trainer, args), flush=True)
+        raise SystemExit
     if args.resume:
         path = run_directory.newest_snapshot(args.out)
         load_npz(path, trainer, '--resume')
@@ -111,11 +122,5 @@ class PlainOutput:
         self.stream.flush()
 
 
-class NoOutput:
-    """A stream that shows nothing."""
-
-    def write(self, text):
-        pass
-
-    def flush(self):
-        pass
+def nothing(trainer):
+    """An extension that stands for the progress bar where nobody looks."""

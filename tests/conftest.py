@@ -6,6 +6,7 @@ import sys
 import chainer
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PIXELS = os.environ.get('CIFAR10_PIXELS', os.path.join(ROOT, '..', 'shared', 'cifar10'))
@@ -42,3 +43,19 @@ def cifar10_root(cifar10_is_real, tmp_path_factory):
     path.parent.mkdir(parents=True)
     np.savez(path, **arrays)
     return str(root)
+
+
+@pytest.fixture(scope='session')
+def cifar10_images(cifar10_root):
+    """A function that writes CIFAR-10 images as train/CLASS/*.png and test/CLASS/*.png."""
+    def write(folder, n_train, n_test):
+        path = os.path.join(cifar10_root, 'pfnet', 'chainer', 'cifar', 'cifar-10.npz')
+        with np.load(path) as npz:
+            for split, n in ('train', n_train), ('test', n_test):
+                images = npz[f'{split}_x'][:n].reshape(n, 3, 32, 32).transpose(0, 2, 3, 1)
+                for i, (image, label) in enumerate(zip(images, npz[f'{split}_y'])):
+                    path = folder / split / str(label) / f'{i:05}.png'
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(image).save(path)
+        return str(folder)
+    return write

@@ -1,0 +1,68 @@
+"""Train the baseline and Manifold Mixup for each of some seeds, then compare them.
+
+    python -m recipe.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
+
+Prints an estimate of the time first.  Whatever is no option of its own goes to both scripts.  Runs
+that are finished stay as they are and interrupted ones go on, so the same command also continues.
+"""
+import argparse
+import os
+import signal
+import subprocess
+import sys
+
+from recipe.errors import one_line_errors
+from recipe.options import LINE, Parser
+
+METHODS = 'baseline', 'manifoldmixup'
+
+
+def main():
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='SEED')
+    parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
+    parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
+    parser.add_argument('--layer-mix', metavar='LAYERS', help="for Manifold Mixup's runs")
+    args, both = parser.parse_known_args()
+
+    mixup = []
+    if args.mixup_alpha is not None:
+        mixup += ['--mixup-alpha', args.mixup_alpha]
+    if args.layer_mix is not None:
+        mixup += ['--layer-mix', args.layer_mix]
+    options = {'baseline': both, 'manifoldmixup': both + mixup}
+
+    runs = [(method, seed, os.path.join(args.out, f'{method}-{seed}'))
+            for seed in args.seeds for method in METHODS]
+    left = [run for run in runs if not os.path.exists(os.path.join(run[2], 'model.npz'))]
+    if left:
+        train('manifoldmixup', ['--estimate', str(len(left)), '--out',
+                                os.path.join(args.out, 'estimate'), *options['manifoldmixup']])
+
+    for method, seed, out in left:
+        print(f'\n{out}', flush=True)
+        resume = ['--resume'] * os.path.exists(os.path.join(out, 'run.json'))
+        train(method, ['--seed', str(seed), '--out', out, *resume, *options[method]])
+    print()
+    run([sys.executable, 'compare.py', *(out for _, _, out in runs), '--out', args.out])
+
+
+def train(method, options):
+    run([sys.executable, f'train_{method}.py', *options])
+
+
+def run(command):
+    """Run to the end, and end with it where it fails.
+
+    Ctrl-C reaches the command by itself; it ends with a snapshot, for which this waits.
+    """
+    with subprocess.Popen(command) as process:
+        signal.signal(signal.SIGINT, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+    if process.returncode:
+        raise SystemExit(process.returncode)
+
+
+if __name__ == '__main__':
+    with one_line_errors():
+        main()

@@ -1,0 +1,259 @@
+"""Both scripts and compare.py as a user runs them, on CIFAR-10 images."""
+import ast
+import difflib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import chainer
+import numpy as np
+import pytest
+
+import recipe
+import train_baseline
+import train_manifoldmixup
+from model import ResNet50
+from recipe.dataset import load
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPTS = {'baseline': train_baseline, 'manifoldmixup': train_manifoldmixup}
+FILES = {'run.json', 'log', 'loss.png', 'accuracy.png', 'model.npz', 'model_best.npz'}
+
+
+@pytest.fixture(scope='module')
+def images(cifar10_images, tmp_path_factory):
+    """60 training and 25 test images; batches of 10 leave an odd one of 5."""
+    return cifar10_images(tmp_path_factory.mktemp('images'), 60, 25)
+
+
+def options(images, out, epoch=2):
+    return ['--dataset', images, '--batchsize', '10', '--epoch', str(epoch), '--device', 'cpu',
+            '--out', str(out)]
+
+
+def run(script, *arguments):
+    """A script in a process of its own, as a user starts it."""
+    return subprocess.run([sys.executable, script, *arguments], cwd=ROOT, text=True,
+                          capture_output=True)
+
+
+def call(method, *arguments):
+    """A script in this process; its exit status, 0 where it ends by itself."""
+    before = sys.argv
+    sys.argv = [f'train_{method}.py', *arguments]
+    try:
+        with recipe.one_line_errors():
+            SCRIPTS[method].main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        sys.argv = before
+    return 0
+
+
+def read_log(out):
+    with open(os.path.join(out, 'log')) as file:
+        return json.load(file)
+
+
+def assert_same_run(one, other):
+    """Bit-identical but for the time."""
+    logs = [[{key: value for key, value in entry.items() if key != 'elapsed_time'}
+             for entry in read_log(out)] for out in (one, other)]
+    assert logs[0] == logs[1] and len(logs[0]) == 2
+    for name in 'model.npz', 'model_best.npz':
+        with np.load(os.path.join(one, name)) as a, np.load(os.path.join(other, name)) as b:
+            assert set(a.files) == set(b.files) and len(a.files) > 250
+            for key in a.files:
+                np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+@pytest.fixture(scope='module')
+def runs(images, tmp_path_factory):
+    """A finished run of each script, and what it printed."""
+    parent = tmp_path_factory.mktemp('runs')
+    found = {}
+    for method in SCRIPTS:
+        found[method] = run(f'train_{method}.py', *options(images, parent / method))
+    return parent, found
+
+
+@pytest.mark.parametrize('method', SCRIPTS)
+def test_a_run_prints_its_device_and_a_line_an_epoch(runs, method):
+    process = runs[1][method]
+    lines = process.stdout.splitlines()
+    assert process.returncode == 0
+    assert process.stderr == ''
+    assert lines[0].startswith('Device: CPU (') and 'NumPy' in lines[0]
+    assert lines[1].split() == ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
+                                'validation/main/accuracy', 'elapsed_time']
+    assert [line.split()[0] for line in lines[2:]] == ['1', '2']
+    assert '\033' not in process.stdout
+
+
+@pytest.mark.parametrize('method', SCRIPTS)
+def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
+    out = runs[0] / method
+    assert set(os.listdir(out)) == FILES
+    for name in 'loss.png', 'accuracy.png':
+        assert (out / name).read_bytes().startswith(b'\x89PNG')
+    log = read_log(out)
+    assert [entry['iteration'] for entry in log] == [6, 12]
+    for entry in log:
+        assert {'epoch', 'elapsed_time', 'lr', 'main/loss', 'main/accuracy',
+                'validation/main/loss', 'validation/main/accuracy'} <= entry.keys()
+    record = json.loads((out / 'run.json').read_text())
+    assert record['method'] == method
+    assert record['options']['batchsize'] == 10 and record['options']['optimizer'] == 'adam'
+    assert ('mixup_alpha' in record['options']) == (method == 'manifoldmixup')
+    assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
+    start, = record['starts']
+    assert start['iteration'] == 0 and start['versions']['chainer'].startswith('7.8.1')
+    assert start['command'].startswith(f'python train_{method}.py --dataset')
+
+
+@pytest.mark.parametrize('method', SCRIPTS)
+def test_the_final_model_has_the_validation_figures_of_the_last_epoch(runs, images, method):
+    network = ResNet50()
+    chainer.serializers.load_npz(str(runs[0] / method / 'model.npz'), network)
+    _, test = load(images)
+    x = test.images.astype('f') / 255
+    with chainer.using_config('train', False):
+        y = network(x).array.astype('d')
+    loss = np.mean(np.log(np.exp(y).sum(1)) - y[np.arange(25), test.labels])
+    last = read_log(runs[0] / method)[-1]
+    assert last['validation/main/loss'] == pytest.approx(loss, rel=1e-4)
+    assert last['validation/main/accuracy'] == pytest.approx(np.mean(y.argmax(1) == test.labels))
+
+
+def test_compare_reads_what_the_scripts_wrote(runs):
+    process = run('compare.py', str(runs[0]))
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ''
+    assert 'Manifold Mixup (alpha 0.2, layers 0–5)' in process.stdout
+    assert 'one pair of runs: no interval' in process.stdout
+    written = json.loads((runs[0] / 'comparison.json').read_text())
+    row = written['groups'][0]['rows'][1]
+    accuracy = [read_log(runs[0] / method)[-1]['validation/main/accuracy'] for method in SCRIPTS]
+    assert row['difference']['mean'] == pytest.approx(100 * (accuracy[1] - accuracy[0]))
+    assert (runs[0] / 'comparison.png').read_bytes().startswith(b'\x89PNG')
+    assert (runs[0] / 'comparison.md').read_text() in process.stdout
+
+
+def test_the_runs_of_one_seed_are_bit_identical(runs, images, tmp_path):
+    assert call('manifoldmixup', *options(images, tmp_path / 'again')) == 0
+    assert_same_run(runs[0] / 'manifoldmixup', tmp_path / 'again')
+
+
+def test_another_seed_is_another_run(runs, images, tmp_path):
+    assert call('manifoldmixup', *options(images, tmp_path, 1), '--seed', '1') == 0
+    assert read_log(tmp_path)[0]['main/loss'] != read_log(runs[0] / 'manifoldmixup')[0]['main/loss']
+
+
+def interrupt(monkeypatch, iteration, number):
+    """Let the next run in this process get a signal in that iteration."""
+    start = recipe.start
+
+    def start_and_arm(trainer, *arguments):
+        start(trainer, *arguments)
+        trainer.extend(lambda trainer: trainer.updater.iteration == iteration
+                       and os.kill(os.getpid(), number), name='interruption')
+    monkeypatch.setattr(recipe, 'start', start_and_arm)
+
+
+@pytest.mark.parametrize('method, iteration, number', [
+    ('manifoldmixup', 8, signal.SIGTERM), ('baseline', 6, signal.SIGINT)])
+def test_an_interrupted_run_goes_on_bit_for_bit(runs, images, tmp_path, monkeypatch, capsys,
+                                                method, iteration, number):
+    with monkeypatch.context() as patch:
+        interrupt(patch, iteration, number)
+        assert call(method, *options(images, tmp_path)) == 128 + number
+    assert f'snapshot of iteration {iteration}' in capsys.readouterr().err
+    assert os.path.exists(tmp_path / f'snapshot_iter_{iteration}')
+    assert not os.path.exists(tmp_path / 'model.npz')
+
+    assert call(method, *options(images, tmp_path), '--resume') == 0
+    assert f'snapshot_iter_{iteration}' in capsys.readouterr().out
+    assert_same_run(runs[0] / method, tmp_path)
+    starts = json.loads((tmp_path / 'run.json').read_text())['starts']
+    assert [start['iteration'] for start in starts] == [0, iteration]
+
+
+def test_a_finished_run_can_be_made_longer(runs, images, tmp_path):
+    assert call('manifoldmixup', *options(images, tmp_path, 1), '--snapshot-every', '1') == 0
+    assert call('manifoldmixup', *options(images, tmp_path, 2), '--resume') == 0
+    assert_same_run(runs[0] / 'manifoldmixup', tmp_path)
+
+
+def test_ctrl_c_in_another_process_ends_with_a_snapshot(images, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, 'train_baseline.py', *options(images, tmp_path, 500)], cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.time() + 120
+        while not os.path.exists(tmp_path / 'log'):
+            assert time.time() < deadline and process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, message = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert message.count('\n') == 1 and '--resume' in message
+    assert [name for name in os.listdir(tmp_path) if name.startswith('snapshot_iter_')]
+
+
+def trainer_of(method, arguments, monkeypatch):
+    """The trainer as the script has made it, before its first step."""
+    class Made(Exception):
+        pass
+
+    def capture(trainer, *others):
+        raise Made(trainer)
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, 'start', capture)
+        with pytest.raises(Made) as made:
+            call(method, *arguments)
+    return made.value.args[0]
+
+
+def test_the_scripts_are_paired_by_seed(images, tmp_path, monkeypatch):
+    trainers = [trainer_of(method, options(images, tmp_path), monkeypatch) for method in SCRIPTS]
+    models = [trainer.updater.get_optimizer('main').target for trainer in trainers]
+    assert models[0].mixup_hidden is False and models[1].mixup_hidden is True
+    for (name, one), (_, other) in zip(*(sorted(model.namedparams()) for model in models)):
+        np.testing.assert_array_equal(one.array, other.array, err_msg=name)
+    for _ in range(15):  # into the third epoch
+        batches = [trainer.updater.get_iterator('main').next() for trainer in trainers]
+        assert batches[0] == batches[1]
+        np.random.seed(np.random.randint(100))  # the mixup draws as it likes
+        arrays = [trainer.updater.converter(batch, None)
+                  for trainer, batch in zip(trainers, batches)]
+        for one, other in zip(*arrays):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_scripts_differ_in_the_mixup_alone():
+    lines = []
+    for method in SCRIPTS:
+        with open(os.path.join(ROOT, f'train_{method}.py')) as file:
+            tree = ast.parse(file.read())
+        tree.body = tree.body[1:]  # without the docstring
+        lines.append(ast.unparse(tree).splitlines())
+    changed = [line for line in difflib.ndiff(*lines) if line[0] in '+-']
+    assert [line[0] + line[1:].strip() for line in changed] == [
+        "-args = recipe.parse_args(__doc__, 'baseline', ARCHITECTURES)",
+        "+args = recipe.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)",
+        '-model = ManifoldMixupClassifier(network, mixup_hidden=False)',
+        '+model = ManifoldMixupClassifier(network, mixup_hidden=True, '
+        'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)']
+
+
+def test_an_estimate_writes_nothing(images, tmp_path, capsys):
+    out = tmp_path / 'none'
+    assert call('baseline', *options(images, out), '--estimate', '4') in (0, None)
+    assert '2 epochs, 4 runs one after another: 0:' in capsys.readouterr().out
+    assert not os.path.exists(out)
