@@ -39,22 +39,27 @@ def load_npz(path, target, what):
         Invalid: If the file is missing, is no npz file, or does not fit ``target``.
     """
     try:
-        with np.load(path, allow_pickle=False) as npz:
+        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as npz:
             if isinstance(target, chainer.Link):
                 check_shapes(npz, target)
             chainer.serializers.NpzDeserializer(PlainArrays(npz)).load(target)
     except FileNotFoundError:
         raise Invalid(f'{what}: there is no file {path}') from None
-    except KeyError as error:
-        raise Invalid(f'{what}: {path} does not fit: {error.args[0]}') from None
+    except (KeyError, ShapeMismatch) as error:
+        raise Invalid(f'{what}: {path} does not fit this network: {error.args[0]}') from None
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        if isinstance(error, Invalid):
-            raise
         raise Invalid(f'{what}: {path} cannot be read: {error}') from None
 
 
+class ShapeMismatch(Exception):
+    pass
+
+
 def check_shapes(npz, link):
-    for name, parameter in link.namedparams():
-        stored = npz[name.lstrip('/')].shape
-        if stored != parameter.shape:
-            raise Invalid(f'{name} has shape {stored} in the file, {parameter.shape} here')
+    """NumPy would broadcast a smaller array into a larger one without a word."""
+    expected = chainer.serializers.DictionarySerializer()
+    expected.save(link)
+    for name, array in expected.target.items():
+        stored = npz[name].shape
+        if stored != array.shape:
+            raise ShapeMismatch(f'{name} has shape {stored} in the file, {array.shape} here')

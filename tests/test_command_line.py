@@ -1,0 +1,224 @@
+"""What cannot be used: one line on stderr, exit status 2, nothing written or overwritten."""
+import json
+import os
+
+import numpy as np
+import pytest
+
+import recipe
+import train_baseline
+import train_manifoldmixup
+from model import ARCHITECTURES, BaseResNet50
+from recipe.options import parse_args
+
+RUN = {'method': 'manifoldmixup', 'options': {'dataset': 'digits', 'seed': 3}, 'starts': []}
+
+
+def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
+    """The line on stderr with which the script refuses its arguments."""
+    monkeypatch.setattr('sys.argv', [script.__file__, *map(str, arguments)])
+    with pytest.raises(SystemExit) as end, recipe.one_line_errors():
+        script.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2
+    assert message.count('\n') == 1 and message.startswith(os.path.basename(script.__file__))
+    return message
+
+
+@pytest.mark.parametrize('arguments, named', [
+    (('--dataset', 'imagenet'), ['imagenet', 'cifar10', 'digits']),
+    (('--recipe', 'paper'), ['paper', 'blog', 'standard']),
+    (('--arch', 'vgg'), ['vgg', 'resnet50']),
+    (('--stem', 'vgg'), ['vgg', 'imagenet', 'cifar']),
+    (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
+    (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),
+    (('--augment', 'cutout'), ['cutout', 'blog', 'standard', 'none']),
+    (('--normalize', 'whiten'), ['whiten', 'unit', 'standard', 'caffe']),
+    (('--layer-mix', '0,6'), ['6', '0 to 5', 'resnet50']),
+    (('--layer-mix', '-1'), ['-1', '0 to 5']),
+    (('--layer-mix', 'all'), ['all', '0,1,2']),
+    (('--layer-mix', ''), ["''", '0,1,2']),
+    (('--mixup-alpha', '-0.1'), ['-0.1', 'from 0']),
+    (('--mixup-alpha', 'nan'), ['nan', 'from 0']),
+    (('--mixup-alpha', 'inf'), ['inf', 'from 0']),
+    (('--epoch', '0'), ['0', 'from 1']),
+    (('--batchsize', '1.5'), ['1.5', 'from 1']),
+    (('--learnrate', '0'), ['0', 'above 0']),
+    (('--weight-decay', '-1'), ['-1', 'from 0']),
+    (('--seed', '4294967296'), ['4294967296', '0 to 4294967295']),
+    (('--snapshot-every', '-1'), ['-1', 'from 0']),
+    (('--device', 'gpu'), ['gpu', 'cpu', 'auto']),
+    (('--device', '-1'), ['-1', 'cpu', 'auto']),
+    (('--batch', '3'), ['--batch']),
+    (('--dataset', 'digits', '--batchsize', '2000'), ['2000', '1 to 1437']),
+    (('--dataset', 'digits', '--pretrained', 'none.npz'), ['--pretrained', 'none.npz']),
+    (('--dataset', 'digits', '--data-archive', 'x.tar.gz'), ['--data-archive', 'digits']),
+])
+def test_an_invalid_option_is_refused(capsys, monkeypatch, tmp_path, arguments, named):
+    out = tmp_path / 'out'
+    message = refused(capsys, monkeypatch, *arguments, '--out', out)
+    for name in named:
+        assert name in message
+    assert not os.path.exists(out)
+
+
+@pytest.mark.skipif(recipe.device.cuda.available, reason='there is a GPU')
+def test_a_gpu_that_is_not_there_is_refused(capsys, monkeypatch, tmp_path):
+    message = refused(capsys, monkeypatch, '--device', '0', '--out', tmp_path / 'out')
+    assert 'no GPU' in message and '--device cpu' in message
+
+
+@pytest.mark.parametrize('option', ['--mixup-alpha', '--layer-mix'])
+def test_the_baseline_has_no_mixup_options(capsys, monkeypatch, option):
+    assert option in refused(capsys, monkeypatch, option, '1', script=train_baseline)
+
+
+@pytest.mark.parametrize('name', ['run.json', 'log', 'snapshot_iter_12'])
+def test_a_directory_that_holds_a_run_is_not_overwritten(capsys, monkeypatch, tmp_path, name):
+    (tmp_path / name).write_text('kept')
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--out', tmp_path)
+    assert str(tmp_path) in message and '--resume' in message
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == 'kept'
+
+
+def test_a_file_is_no_output_directory(capsys, monkeypatch, tmp_path):
+    (tmp_path / 'out').write_text('kept')
+    assert 'directory' in refused(capsys, monkeypatch, '--out', tmp_path / 'out')
+
+
+def test_resuming_where_there_is_no_run_is_refused(capsys, monkeypatch, tmp_path):
+    assert 'holds no run' in refused(capsys, monkeypatch, '--resume', '--out', tmp_path / 'none')
+
+
+def resumable(folder, **changes):
+    """A run directory as ``--dataset digits`` has made it, but for the changes."""
+    args = parse_args('', 'manifoldmixup', ARCHITECTURES, ['--dataset', 'digits', '--out', 'none'])
+    record = {'method': args.method, 'options': {**vars(args), **changes}, 'starts': []}
+    del record['options']['method']
+    (folder / 'run.json').write_text(json.dumps(record))
+    return folder
+
+
+def test_resuming_without_a_snapshot_is_refused(capsys, monkeypatch, tmp_path):
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
+                      resumable(tmp_path))
+    assert 'no snapshot' in message
+
+
+def test_resuming_with_other_options_is_refused(capsys, monkeypatch, tmp_path):
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
+                      resumable(tmp_path, batchsize=17))
+    assert 'batchsize = 17, given 256' in message
+
+
+def test_a_schedule_is_not_stretched_by_resuming(capsys, monkeypatch, tmp_path):
+    resumable(tmp_path, schedule='cosine')
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--schedule', 'cosine',
+                      '--epoch', '400', '--resume', '--out', tmp_path)
+    assert 'epoch = 300, given 400' in message
+
+
+def test_resuming_by_the_other_script_is_refused(capsys, monkeypatch, tmp_path):
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
+                      resumable(tmp_path), script=train_baseline)
+    assert 'method = manifoldmixup' in message or 'mixup_alpha' in message or 'layer' in message
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"method": "baseline"}', 'null'])
+def test_a_damaged_record_is_refused(capsys, monkeypatch, tmp_path, text):
+    (tmp_path / 'run.json').write_text(text)
+    assert 'run.json' in refused(capsys, monkeypatch, '--resume', '--out', tmp_path)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a zip', b'PK\x03\x04damaged'])
+def test_a_damaged_snapshot_is_refused(capsys, monkeypatch, tmp_path, content):
+    (resumable(tmp_path) / 'snapshot_iter_5').write_bytes(content)
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out', tmp_path)
+    assert 'snapshot_iter_5' in message
+
+
+def test_the_newest_snapshot_is_the_one_of_the_highest_iteration(tmp_path):
+    for iteration in 90, 1000, 200:
+        (tmp_path / f'snapshot_iter_{iteration}').touch()
+    (tmp_path / 'tmpsnapshot_iter_2000').touch()
+    assert recipe.run_directory.newest_snapshot(str(tmp_path)).endswith('snapshot_iter_1000')
+
+
+def save_base(path, network, **changes):
+    arrays = {name.lstrip('/'): parameter.array for name, parameter in network.namedparams()}
+    for path_, link in network.namedlinks():
+        if hasattr(link, 'avg_mean'):
+            for name in 'avg_mean', 'avg_var', 'N':
+                arrays[f'{path_}/{name}'.lstrip('/')] = getattr(link, name)
+    arrays.update(changes)
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+
+
+def test_pretrained_weights_fill_the_base_and_leave_the_classifier(tmp_path):
+    source, target = BaseResNet50(), ARCHITECTURES['resnet50']()
+    fc6 = target.fc6.W.array.copy()
+    save_base(tmp_path / 'resnet.npz', source, **{'fc6/W': np.zeros((1000, 2048), 'f')})
+    recipe.load_pretrained(str(tmp_path / 'resnet.npz'), target)
+    for (name, one), (_, other) in zip(sorted(source.namedparams()),
+                                       sorted(target.base.namedparams())):
+        np.testing.assert_array_equal(one.array, other.array, err_msg=name)
+    np.testing.assert_array_equal(target.fc6.W.array, fc6)
+
+
+@pytest.mark.parametrize('changes, named', [
+    ({'res4/b2/conv2/W': None}, 'res4/b2/conv2/W'),
+    ({'conv1/W': np.zeros((64, 1, 1, 1), 'f')}, '(64, 1, 1, 1)'),
+    ({'conv1/W': np.zeros((64, 3, 3, 3), 'f')}, '(64, 3, 7, 7)'),
+    ({'bn1/avg_mean': np.zeros(1, 'f')}, 'bn1/avg_mean'),
+])
+def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, changes, named):
+    save_base(tmp_path / 'other.npz', BaseResNet50(), **changes)
+    with pytest.raises(recipe.errors.Invalid, match='--pretrained') as error:
+        recipe.load_pretrained(str(tmp_path / 'other.npz'), ARCHITECTURES['resnet50']())
+    assert named in str(error.value) and 'other.npz' in str(error.value)
+
+
+def test_nothing_in_an_npz_is_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'executed'),)
+    save_base(tmp_path / 'trap.npz', BaseResNet50(),
+              **{'conv1/W': np.array([Trap()], dtype=object)})
+    with pytest.raises(recipe.errors.Invalid):
+        recipe.load_pretrained(str(tmp_path / 'trap.npz'), ARCHITECTURES['resnet50']())
+    assert not os.path.exists(tmp_path / 'executed')
+
+
+def test_help_names_every_default(capsys, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['train_manifoldmixup.py', '--help'])
+    with pytest.raises(SystemExit):
+        train_manifoldmixup.main()
+    text = ' '.join(capsys.readouterr().out.split())
+    for option in ('dataset', 'data-archive', 'arch', 'stem', 'pretrained', 'recipe', 'epoch',
+                   'batchsize', 'optimizer', 'learnrate', 'weight-decay', 'schedule', 'augment',
+                   'seed', 'device', 'out', 'resume', 'snapshot-every', 'mixup-alpha',
+                   'layer-mix'):
+        assert f'--{option}' in text
+    assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
+
+
+def test_the_default_recipe_is_the_blogs():
+    args = parse_args('', 'manifoldmixup', ARCHITECTURES, ['--out', 'none'])
+    assert (args.recipe, args.dataset, args.epoch, args.batchsize) == ('blog', 'cifar10', 300, 256)
+    assert (args.optimizer, args.learnrate, args.weight_decay) == ('adam', 0.001, 0)
+    assert (args.augment, args.normalize, args.stem) == ('blog', 'unit', 'imagenet')
+    assert (args.mixup_alpha, args.layer_mix) == (0.2, None)
+
+
+def test_the_standard_recipe_is_sgd_with_weight_decay():
+    args = parse_args('', 'baseline', ARCHITECTURES, ['--recipe', 'standard', '--out', 'none'])
+    assert (args.optimizer, args.learnrate, args.weight_decay) == ('sgd', 0.1, 1e-4)
+    assert (args.augment, args.normalize, args.stem) == ('standard', 'standard', 'cifar')
+    assert args.schedule == 'cosine'
+
+
+def test_an_option_given_wins_over_its_recipe():
+    args = parse_args('', 'baseline', ARCHITECTURES,
+                      ['--recipe', 'standard', '--stem', 'imagenet', '--weight-decay', '0',
+                       '--optimizer', 'adam', '--out', 'none'])
+    assert (args.stem, args.weight_decay, args.learnrate) == ('imagenet', 0, 0.001)
