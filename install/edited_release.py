@@ -4,6 +4,7 @@ Each folder holds an `edits.toml`: which release, the hash of its sdist, and the
 its reason. pip and uv call `build_wheel` in that folder; nothing is written there.
 """
 import contextlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -42,10 +43,14 @@ def fetch(release, directory):
     name = '{name}=={version}'.format(**release)
     requirement = directory / 'requirement.txt'
     requirement.write_text('{} --hash=sha256:{}\n'.format(name, release['sha256']))
+    # Some of the variables tell this build where its backend is: pip below looks for another one.
+    environment = {variable: value for variable, value in os.environ.items()
+                   if not variable.startswith(('_PYPROJECT_HOOKS_', 'PEP517_'))}
     pip = subprocess.run(
         [sys.executable, '-m', 'pip', 'download', '--no-deps', '--no-binary', release['name'],
          '--no-build-isolation', '--require-hashes', '-r', requirement, '-d', directory],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace')
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors='replace')
     if 'DO NOT MATCH THE HASHES' in pip.stdout:
         sys.exit(
             'The sdist of {} that the package index served is not the official one: its SHA-256 '

@@ -384,11 +384,10 @@ def test_an_sdist_is_not_built(backend):
         backend.build_sdist('.')
 
 
-def sdist(directory):
+def sdist(directory, backend_path='backend-path = ["."]\n'):
     """A release of chainer that leaves a file `ran` beside itself as soon as its code runs."""
     files = {
-        'pyproject.toml': '[build-system]\nrequires = []\nbuild-backend = "it"\n'
-                          'backend-path = ["."]\n',
+        'pyproject.toml': '[build-system]\nrequires = []\nbuild-backend = "it"\n' + backend_path,
         'PKG-INFO': 'Metadata-Version: 2.1\nName: chainer\nVersion: 7.8.1\n',
         'it.py': 'import os\n'
                  'open({!r}, "w")\n'
@@ -403,6 +402,7 @@ def sdist(directory):
             member = tarfile.TarInfo('chainer-7.8.1/' + name)
             member.size = len(text)
             archive.addfile(member, io.BytesIO(text.encode()))
+            (directory / name).write_text(text)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -424,6 +424,17 @@ def test_an_sdist_with_the_right_hash_is_fetched_and_unpacked(backend, offline):
     source = backend.fetch(release, offline / 'to')
     assert (source / 'PKG-INFO').exists()
     assert (offline / 'ran').exists()
+
+
+@needs_pip
+@pytest.mark.parametrize('name', ['_PYPROJECT_HOOKS_BACKEND_PATH_JSON', 'PEP517_BACKEND_PATH'])
+def test_pip_does_not_look_for_the_backend_of_the_sdist_in_install(
+        backend, offline, monkeypatch, name):
+    monkeypatch.setenv(name, '["{0}"]'.format(INSTALL) if 'JSON' in name else str(INSTALL))
+    monkeypatch.setenv('PYTHONPATH', str(offline))  # this backend is installed, as setuptools is
+    release = {'name': 'chainer', 'version': '7.8.1', 'sha256': sdist(offline, backend_path='')}
+    (offline / 'to').mkdir()
+    assert backend.fetch(release, offline / 'to').exists()
 
 
 def pip_wheel(directory):
