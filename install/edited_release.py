@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 
 SUPPORTED = [(3, 11), (3, 12), (3, 13)]
@@ -83,5 +84,6 @@ def apply(edit, source):
 
 def build(source, wheel_directory):
     from setuptools import build_meta
-    with contextlib.chdir(source):
+    # An old setup.py brings deprecation warnings, which pip would show.
+    with contextlib.chdir(source), warnings.catch_warnings(action='ignore'):
         return build_meta.__legacy__.build_wheel(wheel_directory)

@@ -384,6 +384,20 @@ def test_an_sdist_is_not_built(backend):
         backend.build_sdist('.')
 
 
+def test_a_build_happens_in_the_source_folder_and_its_warnings_are_not_shown(
+        backend, monkeypatch, tmp_path):
+    def build_wheel(directory):
+        warnings.warn('setup.py uses pkg_resources')  # an error in these tests
+        return directory, Path.cwd()
+
+    legacy = types.SimpleNamespace(build_wheel=build_wheel)
+    build_meta = types.SimpleNamespace(__legacy__=legacy)
+    monkeypatch.setitem(sys.modules, 'setuptools', types.SimpleNamespace(build_meta=build_meta))
+    before = Path.cwd()
+    assert backend.build(tmp_path, 'wheels') == ('wheels', tmp_path)
+    assert Path.cwd() == before
+
+
 def sdist(directory, backend_path='backend-path = ["."]\n'):
     """A release of chainer that leaves a file `ran` beside itself as soon as its code runs."""
     files = {
