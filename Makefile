@@ -1,41 +1,45 @@
-# make demo    train both scripts on handwritten digits, then compare them: minutes on a CPU
-# make test    every test that needs no GPU
-# make train   both scripts on CIFAR-10 for each of SEEDS, then compare them
-# make bench   speed of the data path
+# make demo                  train with and without mixup on handwritten digits and compare:
+#                            minutes on a CPU; the result is in demo/
+# make test                  every test that needs no GPU
+# make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
+#                            runs/cifar10/.  TRAIN="--recipe standard --epoch 60" gives both options
+# make bench                 images a second of the data path
 #
-# Each sets up .venv by itself.  PYTHON=/path/to/python uses that interpreter as it is instead,
-# without a virtual environment or a network.  BASE=python3.13 makes .venv with another Python.
+# Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
+# uses an interpreter as it is, without a virtual environment and without a network.
 
-BASE ?= python3
+VENV ?= python3
+REQUIREMENTS ?= requirements.txt
 SEEDS ?= 0 1 2
 TRAIN ?=
-DEMO ?= --epoch 6
-REQUIREMENTS ?= requirements.txt
+DEMO ?=
+TEST ?=
 
 ifdef PYTHON
-READY =
+INSTALLED =
 else
 PYTHON = .venv/bin/python
-READY = .venv/installed
+INSTALLED = .venv/installed
 endif
 
 .PHONY: demo test train bench clean
 
-demo: $(READY)
-	$(PYTHON) -m recipe.demo $(DEMO)
+demo: $(INSTALLED)
+	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
+	    --batchsize 32 --epoch 4 --snapshot-every 0 $(DEMO)
 
-test: $(READY)
-	$(PYTHON) -m pytest
+test: $(INSTALLED)
+	$(PYTHON) -m pytest $(TEST)
 
-train: $(READY)
-	$(PYTHON) -m recipe.campaign --seeds "$(SEEDS)" $(TRAIN)
+train: $(INSTALLED)
+	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out runs/cifar10 $(TRAIN)
 
-bench: $(READY)
-	$(PYTHON) benchmarks/augmentation.py
+bench: $(INSTALLED)
+	$(PYTHON) -m benchmarks.augmentation
 
-.venv/installed: $(REQUIREMENTS) $(wildcard install/*) $(wildcard install/*/*)
-	$(BASE) -m venv .venv
-	.venv/bin/python -m pip install $(foreach file,$(REQUIREMENTS),-r $(file))
+.venv/installed: $(REQUIREMENTS) $(wildcard install/*.py install/*/*)
+	$(VENV) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check $(REQUIREMENTS:%=-r %)
 	touch $@
 
 clean:

@@ -13,6 +13,7 @@ import sys
 
 from recipe.errors import one_line_errors
 from recipe.options import LINE, Parser
+from recipe.run_directory import finished
 
 METHODS = 'baseline', 'manifoldmixup'
 
@@ -34,12 +35,12 @@ def main():
 
     runs = [(method, seed, os.path.join(args.out, f'{method}-{seed}'))
             for seed in args.seeds for method in METHODS]
-    left = [run for run in runs if not os.path.exists(os.path.join(run[2], 'model.npz'))]
+    left = sum(not finished(out) for _, _, out in runs)
     if left:
-        train('manifoldmixup', ['--estimate', str(len(left)), '--out',
+        train('manifoldmixup', ['--estimate', str(left), '--out',
                                 os.path.join(args.out, 'estimate'), *options['manifoldmixup']])
 
-    for method, seed, out in left:
+    for method, seed, out in runs:
         print(f'\n{out}', flush=True)
         resume = ['--resume'] * os.path.exists(os.path.join(out, 'run.json'))
         train(method, ['--seed', str(seed), '--out', out, *resume, *options[method]])

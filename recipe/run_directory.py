@@ -26,11 +26,15 @@ def check(args):
     Raises:
         Invalid: If a new run would meet another one there, or if ``--resume`` finds none, or one
             with other options.
+        SystemExit: If ``--resume`` finds that the run is finished.
     """
     if os.path.exists(args.out) and not os.path.isdir(args.out):
         raise Invalid(f'--out: {args.out} is a file; name a directory')
     if args.resume:
         check_same_run(args)
+        if finished(args.out) >= args.epoch:
+            print(f'{args.out} is finished already')
+            raise SystemExit
         newest_snapshot(args.out)
     elif any(os.path.exists(os.path.join(args.out, name)) for name in ('run.json', 'log')) \
             or snapshots(args.out):
@@ -78,6 +82,16 @@ def newest_snapshot(out):
     if not found:
         raise Invalid(f'--resume: {out} holds no snapshot; remove that directory and start anew')
     return found[max(found)]
+
+
+def finished(out):
+    """Epochs of the finished run in a directory; 0 where there is none."""
+    try:
+        with open(os.path.join(out, 'log')) as file:
+            epoch = json.load(file)[-1]['epoch']
+        return epoch if os.path.exists(os.path.join(out, 'model.npz')) else 0
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
 
 
 def options(args):

@@ -195,6 +195,34 @@ def test_as_strided_refuses_to_differentiate_integers():
         node.forward((np.ones((4, 3), np.int64),))
 
 
+def nesterov_steps(device):
+    """A parameter after each of three steps of NesterovAG, and the same by the paper's equation."""
+    lr, momentum, theta, v = 0.1, 0.9, 2., 0.
+    parameter = chainer.Parameter(np.array([theta]))
+    parameter.to_device(device)
+    rule = chainer.optimizers.NesterovAG(lr, momentum).create_update_rule()
+    steps, expected = [], []
+    for g in 0.5, -0.2, 0.7:
+        parameter.grad = parameter.xp.array([g])
+        rule.update(parameter)
+        steps.append(float(parameter.array[0]))
+        theta += momentum ** 2 * v - (1 + momentum) * lr * g
+        v = momentum * v - lr * g
+        expected.append(theta)
+    return steps, expected
+
+
+def test_nesterovag_is_equation_7_of_the_paper_that_it_cites():
+    steps, expected = nesterov_steps('@numpy')
+    np.testing.assert_allclose(steps, expected, rtol=1e-14)
+
+
+@pytest.mark.gpu
+def test_nesterovag_is_that_equation_on_a_gpu_too():
+    steps, expected = nesterov_steps('@cupy:0')
+    np.testing.assert_allclose(steps, expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize('mode, align_corners, at', [
     ('bilinear', True, [0, 1 / 3, 2 / 3, 1]), ('bilinear', False, [0, 0.25, 0.75, 1]),
     ('nearest', True, [0, 0, 1, 1])])
