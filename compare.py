@@ -25,7 +25,7 @@ import scipy.stats
 
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 # What may differ within a group: the mixup, the seed, and where a run's data and files lie.
-NOT_COUNTED = {'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'resume', 'snapshot_every',
+NOT_COUNTED = {'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'snapshot_every',
                'data_archive'}
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
 NOTES = """\
@@ -62,6 +62,12 @@ def is_layers(value):
                              and all(is_number(layer, int) for layer in value))
 
 
+def is_starts(value):
+    return isinstance(value, list) and all(
+        isinstance(start, dict) and {'commit', 'device', 'versions'} <= start.keys()
+        and isinstance(start['versions'], dict) for start in value)
+
+
 def check(where, values, needed):
     """Raise Invalid for the first of `needed`, {key: (holds, what it has to be)}, that fails."""
     for key, (holds, what) in needed.items():
@@ -85,7 +91,9 @@ def read_record(path):
     if not isinstance(record, dict) or not isinstance(record.get('options'), dict):
         raise Invalid(f'{path} is no record of a run, with its options: give directories written '
                       f'by {" and ".join(SCRIPTS.values())}')
-    check(path, record, {'method': (lambda method: method in list(SCRIPTS), ' or '.join(SCRIPTS))})
+    check(path, record, {
+        'method': (lambda method: method in list(SCRIPTS), ' or '.join(SCRIPTS)),
+        'starts': (is_starts, 'a list of commit, device and versions')})
     check(path, record['options'], {
         'seed': (lambda seed: is_number(seed, int), 'an integer'),
         'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer')})
@@ -133,11 +141,8 @@ def seconds_per_epoch(elapsed):
 
 def read_starts(record):
     """[{commit, device, version of each package}], one for each time that the run was started."""
-    starts = record['starts'] if isinstance(record.get('starts'), list) else [record]
-    starts = [start for start in starts if isinstance(start, dict)]
-    return [{'commit': start.get('commit'), 'device': start.get('device'),
-             **(start['versions'] if isinstance(start.get('versions'), dict) else {})}
-            for start in starts]
+    return [{'commit': start['commit'], 'device': start['device'], **start['versions']}
+            for start in record['starts']]
 
 
 def read_run(directory):

@@ -14,7 +14,7 @@ import tempfile
 from recipe.errors import Invalid
 
 # Options that may change when a run is resumed: none of them alters what it computes.
-FREE = 'device', 'out', 'resume', 'snapshot_every', 'data_archive'
+FREE = 'device', 'out', 'snapshot_every', 'data_archive'
 
 PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 'cupy-cuda12x',
             'cupy-cuda13x')
@@ -95,7 +95,9 @@ def finished(out):
 
 
 def options(args):
-    return {name: value for name, value in vars(args).items() if name != 'method'}
+    """What ``run.json`` keeps of the command line."""
+    return {name: value for name, value in vars(args).items()
+            if name not in ('method', 'resume', 'estimate')}
 
 
 def write_record(args, seeds, device, iteration):

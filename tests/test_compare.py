@@ -17,7 +17,7 @@ OPTIONS = {
     'dataset': 'cifar10', 'data_archive': None, 'size': 32, 'arch': 'resnet50', 'stem': 'cifar',
     'pretrained': None, 'recipe': 'paper', 'epoch': 3, 'batchsize': 128, 'optimizer': 'sgd',
     'learnrate': 0.1, 'weight_decay': 1e-4, 'schedule': 'step', 'augment': 'standard',
-    'normalize': 'standard', 'device': '0', 'resume': False, 'snapshot_every': 10}
+    'normalize': 'standard', 'device': '0', 'snapshot_every': 10}
 
 
 def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, **options):
@@ -230,7 +230,7 @@ def test_each_mixup_variant_is_a_row_paired_with_the_baselines_of_its_seeds(thre
 
 def test_options_that_change_nothing_do_not_part_a_group(pair, capsys):
     change(pair / 'mix' / 'run.json', lambda record: record['options'].update(
-        device='cpu', resume=True, snapshot_every=0, data_archive='cifar.tar.gz'))
+        device='cpu', snapshot_every=0, data_archive='cifar.tar.gz'))
     compare_runs(capsys, pair)
 
 
