@@ -2,7 +2,7 @@
 #                            minutes on a CPU; the result is in demo/
 # make test                  every test that needs no GPU
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
-#                            runs/cifar10/.  TRAIN="--recipe standard --epoch 60" gives both options
+#                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
 # make bench                 images a second of the data path
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
@@ -11,6 +11,7 @@
 VENV ?= python3
 REQUIREMENTS ?= requirements.txt
 SEEDS ?= 0 1 2
+OUT ?= runs/cifar10
 TRAIN ?=
 DEMO ?=
 TEST ?=
@@ -32,7 +33,7 @@ test: $(INSTALLED)
 	$(PYTHON) -m pytest $(TEST)
 
 train: $(INSTALLED)
-	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out runs/cifar10 $(TRAIN)
+	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.augmentation

@@ -24,15 +24,7 @@ import numpy as np  # noqa: E402
 from recipe.augmentation import AUGMENTATIONS  # noqa: E402
 from recipe.converter import BatchConverter, Normalization  # noqa: E402
 from recipe.dataset import LabeledImages  # noqa: E402
-
-
-def cpu_model():
-    try:
-        with open('/proc/cpuinfo') as file:
-            return next(line.split(':')[1].strip() for line in file
-                        if line.startswith('model name'))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+from recipe.device import cpu_model  # noqa: E402
 
 
 def use_one_core():

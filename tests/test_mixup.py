@@ -92,6 +92,21 @@ def test_labels_may_be_a_variable():
     np.testing.assert_array_equal(t_b.array, [1, 2, 0])
 
 
+@pytest.mark.gpu
+def test_a_gpu_mixes_as_the_cpu_does():
+    x, index = np.random.RandomState(0).normal(size=(5, 3, 2, 2)).astype('f'), np.arange(5)[::-1]
+    results = []
+    for device in '@numpy', '@cupy:0':
+        device = chainer.get_device(device)
+        h = chainer.Variable(device.send(x))
+        mixed_x, _, t_b = mixup_data(h, device.send(np.arange(5, dtype='i')), 0.3, index)
+        mixed_x.grad = mixed_x.array
+        mixed_x.backward()
+        results.append([chainer.cuda.to_cpu(array) for array in (mixed_x.array, h.grad, t_b)])
+    for one, other in zip(*results):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
 def test_backward_gathers_and_does_not_scatter(monkeypatch):
     class Refusing:
         def __getattr__(self, name):

@@ -74,10 +74,15 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
+@pytest.fixture(scope='module', params=CASES, ids=str)
+def float64_step(request):
+    """A case and what Chainer computes in it, once for the tests below."""
+    return request.param, step(*request.param, 'd')
+
+
 @pytest.mark.skipif(not TORCH, reason='torch is not installed; its stored values are used')
-@pytest.mark.parametrize('stem, layer_mix', CASES)
-def test_float64_loss_gradients_and_statistics_are_those_of_torch(stem, layer_mix):
-    loss, y, gradients, statistics = step(stem, layer_mix, 'd')
+def test_float64_loss_gradients_and_statistics_are_those_of_torch(float64_step):
+    (stem, layer_mix), (loss, y, gradients, statistics) = float64_step
     expected_loss, expected_y, expected_gradients, expected_statistics = torch_step(stem, layer_mix)
     assert abs(loss - expected_loss) <= 1e-8 * expected_loss
     assert difference('logits', y, expected_y) <= 1e-8
@@ -88,9 +93,8 @@ def test_float64_loss_gradients_and_statistics_are_those_of_torch(stem, layer_mi
         assert difference(name, actual, expected) <= 1e-8, name
 
 
-@pytest.mark.parametrize('stem, layer_mix', CASES)
-def test_float64_loss_gradients_and_statistics_are_those_stored(stem, layer_mix):
-    loss, y, gradients, statistics = step(stem, layer_mix, 'd')
+def test_float64_loss_gradients_and_statistics_are_those_stored(float64_step):
+    (stem, layer_mix), (loss, y, gradients, statistics) = float64_step
     with np.load(VALUES) as stored:
         expected_loss, expected_y, digests = (
             stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits', 'digests'))

@@ -257,3 +257,25 @@ def test_an_estimate_writes_nothing(images, tmp_path, capsys):
     assert call('baseline', *options(images, out), '--estimate', '4') in (0, None)
     assert '2 epochs, 4 runs one after another: 0:' in capsys.readouterr().out
     assert not os.path.exists(out)
+
+
+def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, tmp_path):
+    command = ['-m', 'recipe.pairs', '--seeds', '3', *options(images, tmp_path, 1),
+               '--layer-mix', '0']
+    process = run(*command)
+    assert process.returncode == 0 and process.stderr == ''
+    assert '1 epochs, 2 runs one after another' in process.stdout
+    assert 'input mixup (alpha 0.2, layer 0)' in process.stdout
+    for method in SCRIPTS:
+        assert set(os.listdir(tmp_path / f'{method}-3')) == FILES
+    process = run(*command)
+    assert process.returncode == 0 and process.stderr == ''
+    assert process.stdout.count('is finished already') == 2
+    assert 'Estimate' not in process.stdout
+
+
+def test_pairs_ends_where_a_script_refuses(images, tmp_path):
+    process = run('-m', 'recipe.pairs', '--seeds', '0', *options(images, tmp_path, 1),
+                  '--stem', 'none')
+    assert process.returncode == 2 and process.stderr.count('\n') == 1
+    assert not os.listdir(tmp_path)
