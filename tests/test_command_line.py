@@ -11,9 +11,6 @@ import train_manifoldmixup
 from model import ARCHITECTURES, BaseResNet50
 from recipe.options import parse_args
 
-RUN = {'method': 'manifoldmixup', 'options': {'dataset': 'digits', 'seed': 3}, 'starts': []}
-
-
 def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     """The line on stderr with which the script refuses its arguments."""
     monkeypatch.setattr('sys.argv', [script.__file__, *map(str, arguments)])
@@ -93,8 +90,8 @@ def test_resuming_where_there_is_no_run_is_refused(capsys, monkeypatch, tmp_path
 def resumable(folder, **changes):
     """A run directory as ``--dataset digits`` has made it, but for the changes."""
     args = parse_args('', 'manifoldmixup', ARCHITECTURES, ['--dataset', 'digits', '--out', 'none'])
-    record = {'method': args.method, 'options': {**vars(args), **changes}, 'starts': []}
-    del record['options']['method']
+    options = {**recipe.run_directory.options(args), **changes}
+    record = {'method': args.method, 'options': options, 'starts': []}
     (folder / 'run.json').write_text(json.dumps(record))
     return folder
 
