@@ -27,7 +27,7 @@ endif
 
 demo: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
-	    --batchsize 32 --epoch 3 --snapshot-every 0 $(DEMO)
+	    --batchsize 64 --epoch 2 --snapshot-every 0 $(DEMO)
 
 test: $(INSTALLED)
 	$(PYTHON) -m pytest $(TEST)
