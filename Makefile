@@ -39,10 +39,17 @@ bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.augmentation
 
 # --no-compile: a minute less; Python compiles what is imported, when it is.
+# Another VENV or REQUIREMENTS on the command line than .venv was made with makes it anew.
+ifneq ($(origin VENV) $(origin REQUIREMENTS),file file)
+ifneq ($(VENV) $(REQUIREMENTS),$(shell cat .venv/installed 2>/dev/null))
+.PHONY: .venv/installed
+endif
+endif
+
 .venv/installed: $(REQUIREMENTS) $(wildcard install/*.py install/*/*)
-	$(VENV) -m venv .venv
+	$(VENV) -m venv --clear .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --no-compile $(REQUIREMENTS:%=-r %)
-	touch $@
+	echo '$(VENV) $(REQUIREMENTS)' > $@
 
 clean:
 	rm -rf .venv

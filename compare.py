@@ -1,7 +1,7 @@
 """Compare runs with mixup and runs without: table, verdict and plot from what they left behind.
 
-    python compare.py results/baseline-0 results/manifoldmixup-0
-    python compare.py results/                  every run below a directory
+    python compare.py demo/baseline-0 demo/manifoldmixup-0
+    python compare.py runs/cifar10                  every run below a directory
 
 Runs that agree in every option but seed and mixup form a group and are paired by seed. Each group
 has one table (printed, and in comparison.md) of validation accuracy and error, the paired
@@ -25,8 +25,7 @@ import scipy.stats
 
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 # What may differ within a group: the mixup, the seed, and where a run's data and files lie.
-NOT_COUNTED = {'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'snapshot_every',
-               'data_archive'}
+NOT_COUNTED = {'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'snapshot_every'}
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
 NOTES = """\
 Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.

@@ -63,7 +63,7 @@ class BaseResNet50(chainer.Chain):
         Args:
             x (array or chainer.Variable): Images, float, shape ``(N, 3, H, W)``.
             target (array): Their labels, int, shape ``(N,)``; needed where they are mixed.
-            mixup_hidden (bool): Whether to mix, with ``lam`` and ``index`` as in
+            mixup_hidden (bool): Whether to mix, with ``lam`` (needed then) and ``index`` as in
                 :func:`mixup.mixup_data`.
             layer_mix (int, collection of int, or None): Where to mix: 0 the input, 1 after the
                 stem, 2-5 after res2-res5.  One of a collection, or of all where it is None, is
@@ -73,8 +73,10 @@ class BaseResNet50(chainer.Chain):
             ``h``, shape ``(N, 2048, H', W')``; with ``mixup_hidden`` ``(h, t_a, t_b)``.
 
         Raises:
-            ValueError: If a layer is outside 0-5.
+            ValueError: If a layer is outside 0-5, or if what mixing needs is missing.
         """
+        if mixup_hidden and (target is None or lam is None):
+            raise ValueError('mixup_hidden needs target and lam')
         layer_mix = self.draw_layer(layer_mix) if mixup_hidden else None
 
         h = x

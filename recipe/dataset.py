@@ -49,6 +49,9 @@ def load(name, archive=None, size=32):
     if archive is not None and name not in cifar.CIFAR:
         raise Invalid(f'--data-archive {archive} does not go with --dataset {name}: '
                       f'it is for {" and ".join(cifar.CIFAR)}')
+    if size != 32 and (name in cifar.CIFAR or name == 'digits'):
+        raise Invalid(f"--size {size} does not go with --dataset {name}: its images are 32 x 32, "
+                      "--size is for a directory's")
     if name in cifar.CIFAR:
         arrays = cifar.load(name, archive)
         return tuple(

@@ -54,6 +54,7 @@ def layer_set(text):
 COUNT = number(int, 'a whole number from 1', lambda n: n >= 1)
 RATE = number(float, 'a number above 0', lambda x: x > 0)
 NOT_NEGATIVE = number(float, 'a number from 0', lambda x: x >= 0)
+SEED = number(int, '0 to 4294967295', lambda n: 0 <= n < 2 ** 32)
 
 
 def parse_args(description, method, architectures, argv=None):
@@ -87,7 +88,8 @@ def parse_args(description, method, architectures, argv=None):
         '--data-archive', metavar='FILE',
         help='a cifar-10-python.tar.gz or cifar-100-python.tar.gz to read instead of downloading')
     data.add_argument(
-        '--size', type=COUNT, default=32, metavar='PIXELS',
+        '--size', type=number(int, 'a whole number from 8', lambda n: n >= 8), default=32,
+        metavar='PIXELS',
         help="side of a directory's images, which are resized to it (default: %(default)s)")
     data.add_argument(
         '--augment', choices=AUGMENTATIONS,
@@ -142,7 +144,7 @@ def parse_args(description, method, architectures, argv=None):
         help='cosine: learning rate down to 0; step: divided by 10 after 1/2 and 3/4 of the '
              f'epochs ({by_recipe("schedule")})')
     training.add_argument(
-        '--seed', type=number(int, '0 to 4294967295', lambda n: 0 <= n < 2 ** 32), default=0,
+        '--seed', type=SEED, default=0,
         help='of weights, order, augmentation and mixup (default: %(default)s)')
     training.add_argument(
         '--device', default='auto', metavar='cpu|ID|auto',

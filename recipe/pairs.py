@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 
-from recipe.errors import one_line_errors
-from recipe.options import LINE, Parser
+from recipe.errors import Invalid, one_line_errors
+from recipe.options import LINE, SEED, Parser
 from recipe.run_directory import finished
 
 METHODS = 'baseline', 'manifoldmixup'
@@ -20,11 +20,16 @@ METHODS = 'baseline', 'manifoldmixup'
 
 def main():
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], metavar='SEED')
+    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED')
     parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
     parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
     parser.add_argument('--layer-mix', metavar='LAYERS', help="for Manifold Mixup's runs")
+    for name in '--seed', '--resume', '--estimate':  # decided here, run by run
+        parser.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     args, both = parser.parse_known_args()
+    if given := {'seed', 'resume', 'estimate'} & vars(args).keys():
+        raise Invalid(f'--{min(given)} is for a single run; give --seeds, and the same command '
+                      'again to go on')
 
     mixup = []
     if args.mixup_alpha is not None:

@@ -14,7 +14,9 @@ import tempfile
 from recipe.errors import Invalid
 
 # Options that may change when a run is resumed: none of them alters what it computes.
-FREE = 'device', 'out', 'snapshot_every', 'data_archive'
+FREE = 'device', 'out', 'snapshot_every'
+
+FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.png'
 
 PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 'cupy-cuda12x',
             'cupy-cuda13x')
@@ -35,8 +37,12 @@ def check(args):
         if finished(args.out) >= args.epoch:
             print(f'{args.out} is finished already')
             raise SystemExit
+        if finished(args.out) and not snapshots(args.out):
+            raise Invalid(f'--resume: the run in {args.out} is finished and kept no snapshot from '
+                          f'which to go on to epoch {args.epoch}; train anew in another directory '
+                          'with --snapshot-every')
         newest_snapshot(args.out)
-    elif any(os.path.exists(os.path.join(args.out, name)) for name in ('run.json', 'log')) \
+    elif any(os.path.exists(os.path.join(args.out, name)) for name in FILES) \
             or snapshots(args.out):
         raise Invalid(f'--out: {args.out} already holds a run; name another directory, or go on '
                       'with that run by --resume')
@@ -149,9 +155,13 @@ def commit():
 def write_json(path, value):
     """Write under a temporary name, then rename: a reader never sees half a file."""
     directory, name = os.path.split(path)
-    os.makedirs(directory, exist_ok=True)
-    with tempfile.NamedTemporaryFile('w', dir=directory, prefix=name, delete=False) as file:
-        json.dump(value, file, indent=2)
-        file.write('\n')
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    try:
+        os.makedirs(directory, exist_ok=True)
+        with tempfile.NamedTemporaryFile('w', dir=directory, prefix=name, delete=False) as file:
+            json.dump(value, file, indent=2)
+            file.write('\n')
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise Invalid(f'--out: {path} cannot be written ({error.strerror}); name another '
+                      'directory') from None

@@ -1,7 +1,10 @@
 """CIFAR-10 for the tests (real pixels where they are, otherwise a set of the same format); GPU."""
+import io
 import os
+import pickle
 import subprocess
 import sys
+import tarfile
 
 import chainer
 import numpy as np
@@ -43,6 +46,23 @@ def cifar10_root(cifar10_is_real, tmp_path_factory):
     path.parent.mkdir(parents=True)
     np.savez(path, **arrays)
     return str(root)
+
+
+@pytest.fixture(scope='session')
+def cifar10_archive(cifar10_root):
+    """A function that writes an archive of the official layout: six batches of n images."""
+    def write(path, n):
+        with np.load(os.path.join(cifar10_root, 'pfnet/chainer/cifar/cifar-10.npz')) as npz, \
+                tarfile.open(path, 'w:gz') as tar:
+            for i, name in enumerate([*(f'data_batch_{i}' for i in range(1, 6)), 'test_batch']):
+                part = slice(i * n, (i + 1) * n)
+                batch = pickle.dumps({'data': npz['train_x'][part],
+                                      'labels': npz['train_y'][part].tolist()}, protocol=2)
+                info = tarfile.TarInfo(f'cifar-10-batches-py/{name}')
+                info.size = len(batch)
+                tar.addfile(info, io.BytesIO(batch))
+        return str(path)
+    return write
 
 
 @pytest.fixture(scope='session')

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import recipe
+import recipe.pairs
 import train_baseline
 import train_manifoldmixup
 from model import ARCHITECTURES, BaseResNet50
@@ -47,6 +48,8 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--device', 'gpu'), ['gpu', 'cpu', 'auto']),
     (('--device', '-1'), ['-1', 'cpu', 'auto']),
     (('--batch', '3'), ['--batch']),
+    (('--dataset', 'digits', '--size', '64'), ['--size 64', 'digits', '32 x 32']),
+    (('--size', '1'), ['1', 'from 8']),
     (('--dataset', 'digits', '--batchsize', '2000'), ['2000', '1 to 1437']),
     (('--dataset', 'digits', '--pretrained', 'none.npz'), ['--pretrained', 'none.npz']),
     (('--dataset', 'digits', '--data-archive', 'x.tar.gz'), ['--data-archive', 'digits']),
@@ -70,7 +73,8 @@ def test_the_baseline_has_no_mixup_options(capsys, monkeypatch, option):
     assert option in refused(capsys, monkeypatch, option, '1', script=train_baseline)
 
 
-@pytest.mark.parametrize('name', ['run.json', 'log', 'snapshot_iter_12'])
+@pytest.mark.parametrize('name', ['run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png',
+                                  'snapshot_iter_12'])
 def test_a_directory_that_holds_a_run_is_not_overwritten(capsys, monkeypatch, tmp_path, name):
     (tmp_path / name).write_text('kept')
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--out', tmp_path)
@@ -81,6 +85,33 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(capsys, monkeypatch, tm
 def test_a_file_is_no_output_directory(capsys, monkeypatch, tmp_path):
     (tmp_path / 'out').write_text('kept')
     assert 'directory' in refused(capsys, monkeypatch, '--out', tmp_path / 'out')
+
+
+def test_an_output_directory_that_cannot_be_made_is_refused(capsys, monkeypatch, tmp_path):
+    (tmp_path / 'file').write_text('kept')
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--out', tmp_path / 'file' / 'a')
+    assert '--out' in message and 'cannot be written' in message
+
+
+@pytest.mark.parametrize('arguments, named', [
+    (('--seed', '7'), '--seeds'), (('--resume',), '--resume'), (('--estimate', '3'), '--estimate'),
+    (('--seeds', '-1'), '0 to 4294967295')])
+def test_pairs_refuses_what_it_decides_itself(capsys, monkeypatch, tmp_path, arguments, named):
+    monkeypatch.setattr('sys.argv', ['pairs.py', '--out', str(tmp_path / 'out'), *arguments])
+    with pytest.raises(SystemExit) as end, recipe.one_line_errors():
+        recipe.pairs.main()
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count('\n') == 1 and named in message
+    assert not os.path.exists(tmp_path / 'out')
+
+
+def test_a_finished_run_without_a_snapshot_is_not_to_be_removed(capsys, monkeypatch, tmp_path):
+    resumable(tmp_path)
+    (tmp_path / 'log').write_text('[{"epoch": 300}]')
+    (tmp_path / 'model.npz').write_text('kept')
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--epoch', '400', '--resume',
+                      '--out', tmp_path)
+    assert 'finished' in message and 'remove' not in message
 
 
 def test_resuming_where_there_is_no_run_is_refused(capsys, monkeypatch, tmp_path):

@@ -113,6 +113,12 @@ def test_layers_1_to_4_mix_between_the_stages(network):
         np.testing.assert_array_equal(y.array, network.classify(h).array)
 
 
+@pytest.mark.parametrize('arguments', [{'lam': 0.5}, {'target': np.zeros(2, 'i')}])
+def test_mixing_without_lam_or_labels_is_an_error(network, arguments):
+    with pytest.raises(ValueError, match='needs target and lam'):
+        network(np.zeros((2, 3, 32, 32), 'f'), mixup_hidden=True, **arguments)
+
+
 @pytest.mark.parametrize('layer_mix, expected', [
     (None, {0, 1, 2, 3, 4, 5}), ([0, 1, 2], {0, 1, 2}), ({3, 5}, {3, 5}), (0, {0}), ([4], {4})])
 def test_every_eligible_layer_is_drawn_and_no_other(layer_mix, expected):

@@ -108,6 +108,15 @@ def test_float64_loss_gradients_and_statistics_are_those_stored(float64_step):
         assert np.abs(digest(actual) - expected).max() <= 5e-8 * norm, name
 
 
+@pytest.mark.skipif(not TORCH, reason='torch is not installed; its stored values are used')
+@pytest.mark.parametrize('stem, layer_mix', CASES)
+def test_float32_logits_and_loss_are_those_of_torch(stem, layer_mix):
+    loss, y, _, _ = step(stem, layer_mix, 'f')
+    expected_loss, expected_y, _, _ = torch_step(stem, layer_mix, 'float32')
+    assert abs(loss - expected_loss) <= 1e-4 * expected_loss
+    assert difference('logits', y, expected_y) <= 1e-4
+
+
 @pytest.mark.parametrize('stem, layer_mix', CASES)
 def test_float32_logits_and_loss_are_those_stored(stem, layer_mix):
     loss, y, _, _ = step(stem, layer_mix, 'f')
