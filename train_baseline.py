@@ -6,9 +6,9 @@
 
 The two scripts differ in the mixup alone.
 """
+import recipe
 from chainer import iterators, training
 
-import recipe
 from mixup import ManifoldMixupClassifier
 from model import ARCHITECTURES
 

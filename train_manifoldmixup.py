@@ -7,9 +7,9 @@
 
 train_baseline.py is the same without the mixup; compare.py compares the runs of both.
 """
+import recipe
 from chainer import iterators, training
 
-import recipe
 from mixup import ManifoldMixupClassifier
 from model import ARCHITECTURES
 

@@ -1,4 +1,5 @@
 """What both scripts do alike: options, data, augmentation, optimizer, trainer, run directory."""
+import engine  # before NumPy, hence before Chainer
 from recipe.augmentation import AUGMENTATIONS
 from recipe.converter import BatchConverter, Normalization
 from recipe.dataset import load as load_dataset

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 
+import engine
 from recipe.errors import Invalid
 
-# Options that may change when a run is resumed: none of them alters what it computes.
-FREE = 'device', 'out', 'snapshot_every'
+# Options that may change when a run is resumed: none of them alters what it computes, but for
+# the rounding.
+FREE = 'device', 'engine', 'out', 'snapshot_every'
 
 FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.png'
 
@@ -126,6 +128,7 @@ def write_record(args, seeds, device, iteration):
             'command': shlex.join(['python', *sys.argv]),
             'commit': commit(),
             'device': device,
+            'environment': engine.environment.SET,
             'versions': {'python': platform.python_version(), **versions()},
         }],
     })

@@ -5,9 +5,11 @@ import signal
 import sys
 
 import chainer
+import numpy as np
 from chainer import training
 from chainer.training import extensions, triggers
 
+import engine
 from recipe import run_directory
 from recipe.device import describe
 from recipe.errors import Invalid
@@ -66,6 +68,8 @@ def start(trainer, args, streams, device):
     if args.batchsize > n:
         raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
                       'training set')
+    model = trainer.updater.get_optimizer('main').target
+    engine.use(args.engine if device.xp is np else 'stock', model)
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

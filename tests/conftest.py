@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 
+import engine  # before NumPy
 import chainer
 import numpy as np
 import pytest
@@ -19,6 +20,13 @@ BUILD = os.path.join(PIXELS, 'build.py')
 def pytest_runtest_setup(item):
     if item.get_closest_marker('gpu') and not chainer.backends.cuda.available:
         pytest.skip('needs an NVIDIA GPU and CuPy')
+
+
+@pytest.fixture(autouse=True)
+def stock_chainer():
+    """A test leaves Chainer as it found it, whichever engine it used."""
+    yield
+    engine.switch(False)
 
 
 @pytest.fixture(scope='session')

@@ -14,6 +14,7 @@ RULES = [
     ('model', {'mixup', 'model'}, {'chainer', 'numpy', 'collections'}),
     ('train_baseline.py', {'mixup', 'model', 'recipe'}, {'chainer'}),
     ('train_manifoldmixup.py', {'mixup', 'model', 'recipe'}, {'chainer'}),
+    ('engine', {'engine'}, None),
     ('recipe', {'recipe', 'engine'}, None),
     ('compare.py', set(), None),
 ]

@@ -3,9 +3,11 @@
 Where torch is installed it computes beside Chainer; elsewhere its values come from
 ``reference/values.npz``.
 """
+import functools
 import importlib.util
 import os
 
+import engine
 import chainer
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ def arrays(network):
     return found
 
 
+@functools.lru_cache(maxsize=None)
 def shapes(stem):
     return {name: array.shape for name, array in arrays(ResNet50(N_CLASS, stem)).items()}
 
@@ -41,28 +44,35 @@ class Logits(chainer.LinkHook):
             self.y = args.out[0] if isinstance(args.out, tuple) else args.out
 
 
-def step(stem, layer_mix, dtype):
-    """Loss, logits, gradients and new statistics of one training step in Chainer."""
+@functools.lru_cache(maxsize=None)
+def values(stem):
+    return weights(shapes(stem))
+
+
+def step(engine_name, stem, layer_mix, dtype):
+    """Loss, logits, gradients and new statistics of one training step by an engine."""
     x, t, index = batch(BATCHSIZE[stem])
     with chainer.using_config('dtype', dtype):
         network = ResNet50(N_CLASS, stem)
     classifier = ManifoldMixupClassifier(network, mixup_hidden=layer_mix is not None)
-    values = weights(shapes(stem))
     for name, array in arrays(network).items():
-        array[...] = values[name]
+        array[...] = values(stem)[name]
+    engine.use(engine_name, classifier)
     with Logits() as logits:
         loss = classifier(x.astype(dtype), t, LAM, layer_mix, index)
     classifier.cleargrads()
     loss.backward()
+    engine.switch(False)
     gradients = {name.lstrip('/'): parameter.grad for name, parameter in network.namedparams()}
     statistics = {name: array for name, array in arrays(network).items() if name not in gradients}
     return float(loss.array), logits.y.array, gradients, statistics
 
 
-def torch_step(stem, layer_mix, dtype='float64'):
+@functools.lru_cache(maxsize=1)
+def torch_step(stem, layer_mix, dtype):
     from tests.reference.resnet50_torch import loss_and_gradients
     x, t, index = batch(BATCHSIZE[stem])
-    return loss_and_gradients(weights(shapes(stem)), x, t, stem, layer_mix, LAM, index, dtype)
+    return loss_and_gradients(values(stem), x, t, stem, layer_mix, LAM, index, dtype)
 
 
 def difference(name, actual, expected):
@@ -74,58 +84,46 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
-@pytest.fixture(scope='module', params=CASES, ids=str)
-def float64_step(request):
-    """A case and what Chainer computes in it, once for the tests below."""
-    return request.param, step(*request.param, 'd')
+# Case by case, so that PyTorch computes each once.
+RUNS = [(name, *case) for case in CASES for name in engine.ENGINES]
 
 
-@pytest.mark.skipif(not TORCH, reason='torch is not installed; its stored values are used')
-def test_float64_loss_gradients_and_statistics_are_those_of_torch(float64_step):
-    (stem, layer_mix), (loss, y, gradients, statistics) = float64_step
-    expected_loss, expected_y, expected_gradients, expected_statistics = torch_step(stem, layer_mix)
-    assert abs(loss - expected_loss) <= 1e-8 * expected_loss
-    assert difference('logits', y, expected_y) <= 1e-8
-    assert gradients.keys() == expected_gradients.keys() and len(gradients) == 162
-    assert statistics.keys() == expected_statistics.keys() and len(statistics) == 106
-    for name, actual in {**gradients, **statistics}.items():
-        expected = {**expected_gradients, **expected_statistics}[name]
-        assert difference(name, actual, expected) <= 1e-8, name
+@pytest.mark.parametrize('name, stem, layer_mix', RUNS)
+def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
+    loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
+    assert len(gradients) == 162 and len(statistics) == 106
+    found = {**gradients, **statistics}
 
-
-def test_float64_loss_gradients_and_statistics_are_those_stored(float64_step):
-    (stem, layer_mix), (loss, y, gradients, statistics) = float64_step
     with np.load(VALUES) as stored:
         expected_loss, expected_y, digests = (
             stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits', 'digests'))
     assert abs(loss - expected_loss) <= 1e-8 * expected_loss
     assert difference('logits', y, expected_y) <= 1e-8
-    results = sorted({**gradients, **statistics}.items())
-    assert len(results) == len(digests) == 162 + 106
-    for (name, actual), expected in zip(results, digests):
-        norm = 1 if name == 'base/conv1/b' else expected[0]
+    for (key, actual), expected in zip(sorted(found.items()), digests, strict=True):
+        norm = 1 if key == 'base/conv1/b' else expected[0]
         # A projection moves by about the norm of a difference, seldom by five times as much.
-        assert np.abs(digest(actual) - expected).max() <= 5e-8 * norm, name
+        assert np.abs(digest(actual) - expected).max() <= 5e-8 * norm, key
+
+    if TORCH:
+        loss_, y_, gradients_, statistics_ = torch_step(stem, layer_mix, 'float64')
+        assert abs(loss - loss_) <= 1e-8 * loss_
+        assert difference('logits', y, y_) <= 1e-8
+        assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
+        for key, expected in {**gradients_, **statistics_}.items():
+            assert difference(key, found[key], expected) <= 1e-8, key
 
 
-@pytest.mark.skipif(not TORCH, reason='torch is not installed; its stored values are used')
-@pytest.mark.parametrize('stem, layer_mix', CASES)
-def test_float32_logits_and_loss_are_those_of_torch(stem, layer_mix):
-    loss, y, _, _ = step(stem, layer_mix, 'f')
-    expected_loss, expected_y, _, _ = torch_step(stem, layer_mix, 'float32')
-    assert abs(loss - expected_loss) <= 1e-4 * expected_loss
-    assert difference('logits', y, expected_y) <= 1e-4
-
-
-@pytest.mark.parametrize('stem, layer_mix', CASES)
-def test_float32_logits_and_loss_are_those_stored(stem, layer_mix):
-    loss, y, _, _ = step(stem, layer_mix, 'f')
-    with np.load(VALUES) as stored:
-        expected_loss, expected_y = (
-            stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits'))
+@pytest.mark.parametrize('name, stem, layer_mix', RUNS)
+def test_float32_logits_and_loss(name, stem, layer_mix):
+    loss, y, _, _ = step(name, stem, layer_mix, 'f')
     assert y.dtype == np.float32
-    assert abs(loss - expected_loss) <= 1e-4 * expected_loss
-    assert difference('logits', y, expected_y) <= 1e-4
+    with np.load(VALUES) as stored:
+        expected = [tuple(stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits'))]
+    if TORCH:
+        expected.append(torch_step(stem, layer_mix, 'float32')[:2])
+    for expected_loss, expected_y in expected:
+        assert abs(loss - expected_loss) <= 1e-4 * expected_loss
+        assert difference('logits', y, expected_y) <= 1e-4
 
 
 def test_a_digest_tells_a_small_change():

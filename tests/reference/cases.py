@@ -8,9 +8,9 @@ N_CLASS = 10
 CASES = [('imagenet', layer) for layer in (None, 0, 1, 2, 3, 4, 5)] + [('cifar', None), ('cifar', 1)]
 
 
-def batch(n):
+def batch(n, seed=1):
     """Images, float64 in [0, 1], shape (n, 3, 32, 32), labels, and a permutation."""
-    random = np.random.RandomState(1)
+    random = np.random.RandomState(seed)
     return (random.uniform(size=(n, 3, 32, 32)), random.randint(N_CLASS, size=n).astype('i'),
             random.permutation(n))
 

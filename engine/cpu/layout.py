@@ -1,0 +1,42 @@
+"""Channels-last memory behind Chainer's shapes.
+
+An array of shape (N, C, H, W) is channels-last where its memory is that of a contiguous
+(N, H, W, C) array.  Its pixels are then rows of channels, on which a convolution is a product of
+matrices and batch normalization a matter of columns.
+"""
+import chainer
+import numpy as np
+
+
+def to_nhwc(x):
+    """The contiguous (N, H, W, C) array of an (N, C, H, W) one; a view where x is channels-last."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def to_nchw(x):
+    """An (N, H, W, C) array seen as (N, C, H, W)."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def is_channels_last(x):
+    return isinstance(x, np.ndarray) and x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+def to_rows(x):
+    """The (N * H * W, C) matrix of an (N, C, H, W) array; an (N, C) array as it is."""
+    return x if x.ndim == 2 else to_nhwc(x).reshape(-1, x.shape[1])
+
+
+def from_rows(matrix, shape):
+    """The opposite of :func:`to_rows`."""
+    if len(shape) == 2:
+        return matrix
+    n, c, h, w = shape
+    return to_nchw(matrix.reshape(n, h, w, c))
+
+
+def lay_out_weights(model):
+    """Give the weights of a model's convolutions channels-last memory, in which they are read."""
+    for link in model.links():
+        if isinstance(link, chainer.links.Convolution2D) and link.W.array is not None:
+            link.W.array = to_nchw(to_nhwc(link.W.array))

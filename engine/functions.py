@@ -1,0 +1,175 @@
+"""Which of Chainer's functions compute by the engine.
+
+Each replacement is handed Chainer's own as ``stock``, and leaves to it whatever it does not cover:
+other arrays than NumPy's, other dtypes than float32 and float64, dilation, groups, other axes.
+"""
+import numpy as np
+from chainer.functions.activation import relu
+from chainer.functions.array import permutate
+from chainer.functions.connection import convolution_2d, deconvolution_2d
+from chainer.functions.math import basic_math
+from chainer.functions.normalization import batch_normalization
+from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
+
+from engine.cpu import activation, convolution, normalization, pooling
+from engine.cpu.layout import from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
+from engine.seam import replaces
+
+
+def covered(*arrays):
+    """Whether these are NumPy's arrays, all float32 or all float64."""
+    return (all(isinstance(array, np.ndarray) for array in arrays)
+            and {array.dtype.char for array in arrays} in ({'f'}, {'d'}))
+
+
+# Convolution: the three functions of which Chainer makes its gradients of any order
+
+def is_plain(node):
+    return node.dy == node.dx == node.groups == 1 and not node.cover_all
+
+
+def geometry(node):
+    return (node.sy, node.sx), (node.ph, node.pw)
+
+
+@replaces(convolution_2d.Convolution2DFunction, '_forward_cpu_core')
+def convolve(stock, node, x, W, b):
+    if not (covered(x, W) and is_plain(node)):
+        return stock(node, x, W, b)
+    node._get_out_size(x.shape, W.shape)  # raises where the output would be empty
+    y = convolution.forward(to_nhwc(x), to_nhwc(W), *geometry(node))
+    if b is not None:
+        y += b
+    return to_nchw(y),
+
+
+@replaces(convolution_2d.Convolution2DGradW, '_forward_cpu_core')
+def convolution_weight_gradient(stock, node, x, gy):
+    if not (covered(x, gy) and is_plain(node)):
+        return stock(node, x, gy)
+    out, channels, kh, kw = node.W_shape
+    gW = convolution.weight_gradient(
+        to_nhwc(x), to_nhwc(gy), (out, kh, kw, channels), *geometry(node))
+    return to_nchw(gW).astype(node.W_dtype, copy=False),
+
+
+@replaces(deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core')
+def convolution_input_gradient(stock, node, gy, W, b):
+    if not (covered(gy, W) and is_plain(node)):
+        return stock(node, gy, W, b)
+    gx = convolution.input_gradient(
+        to_nhwc(gy), to_nhwc(W), (len(gy), node.outh, node.outw, W.shape[1]), *geometry(node))
+    if b is not None:
+        gx += b
+    return to_nchw(gx),
+
+
+# Batch normalization over all axes but the channels: what its function and that of its gradient do
+
+BATCH_NORMALIZATION = batch_normalization.GeneralBatchNormalizationImpl
+
+
+def is_per_channel(x, axis, gamma):
+    return covered(x, gamma) and (x.ndim, axis) in ((2, (0,)), (4, (0, 2, 3)))
+
+
+@replaces(BATCH_NORMALIZATION, 'get_mean_and_var')
+def mean_and_variance(stock, impl, axis, gamma, x, xp, dtype):
+    if not is_per_channel(x, axis, gamma):
+        return stock(impl, axis, gamma, x, xp, dtype)
+    return normalization.mean_and_variance(to_rows(x))
+
+
+@replaces(batch_normalization, '_apply_bn_fwd')
+def normalize(stock, xp, x, mean, inv_std, gamma, beta):
+    parameters = mean, inv_std, gamma, beta  # each expanded to broadcast with x
+    if not (covered(x, *parameters) and x.ndim in (2, 4)
+            and all(p.ndim == x.ndim and p.size == p.shape[1] == x.shape[1] for p in parameters)):
+        return stock(xp, x, *parameters)
+    y = normalization.normalize(to_rows(x), *(p.ravel() for p in parameters))
+    return from_rows(y, x.shape)
+
+
+@replaces(BATCH_NORMALIZATION, 'backward')
+def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std,
+                            *others):
+    if not (is_per_channel(x, axis, gamma) and covered(x, gy)):
+        return stock(impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, *others)
+    gx, ggamma, gbeta = normalization.gradients(to_rows(x), to_rows(gy), mean, inv_std, gamma)
+    return from_rows(gx, x.shape), x_layout, ggamma, gbeta
+
+
+# Pooling
+
+@replaces(max_pooling_nd.MaxPoolingND, 'forward_cpu')
+def max_pooling(stock, node, inputs):
+    x, = inputs
+    if not (covered(x) and is_channels_last(x) and node.pad == (0, 0)):
+        return stock(node, inputs)
+    y, indexes = pooling.maximum(to_nhwc(x), node.ksize, node.stride, node.cover_all)
+    node._in_shape, node._in_dtype = x.shape, x.dtype
+    node.indexes = to_nchw(indexes)
+    return to_nchw(y),
+
+
+@replaces(max_pooling_nd.MaxPoolingNDGrad, 'forward_cpu')
+def max_pooling_gradient(stock, node, inputs):
+    gy, = inputs
+    pool = node.func
+    if not (covered(gy) and is_channels_last(pool.indexes) and pool.pad == (0, 0)):
+        return stock(node, inputs)
+    n, c, h, w = pool._in_shape
+    return to_nchw(pooling.maximum_gradient(
+        to_nhwc(gy), to_nhwc(pool.indexes), (n, h, w, c), pool.ksize, pool.stride)),
+
+
+@replaces(average_pooling_2d.AveragePooling2D, 'forward_cpu')
+def global_average_pooling(stock, node, inputs):
+    x, = inputs
+    if not (covered(x) and x.shape[2:] == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)):
+        return stock(node, inputs)
+    node._in_shape, node._in_dtype = x.shape, x.dtype
+    return x.mean(axis=(2, 3), keepdims=True),
+
+
+@replaces(average_pooling_2d.AveragePooling2DGrad, 'forward_cpu')
+def global_average_pooling_gradient(stock, node, inputs):
+    gy, = inputs
+    n, c, h, w = node._in_shape
+    if not (covered(gy) and (h, w) == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)):
+        return stock(node, inputs)
+    return to_nchw(np.repeat(to_nhwc(gy / (h * w)), h * w, axis=1).reshape(n, h, w, c)),
+
+
+# Elementwise functions keep the layout of what they are given
+
+@replaces(relu.ReLU, 'forward_cpu')
+def rectify(stock, node, inputs):
+    x, = inputs
+    y = activation.relu(x) if covered(x) else None
+    if y is None:
+        return stock(node, inputs)
+    node.retain_outputs((0,))
+    return y,
+
+
+@replaces(relu.ReLUGrad2, 'forward_cpu')
+def rectifier_gradient(stock, node, inputs):
+    gy, = inputs
+    gx = activation.relu_gradient(node.b, gy) if covered(node.b, gy) else None
+    return stock(node, inputs) if gx is None else (gx,)
+
+
+@replaces(basic_math.Add, 'forward')
+def add(stock, node, inputs):
+    y = activation.add(*inputs) if covered(*inputs) else None
+    return stock(node, inputs) if y is None else (y,)
+
+
+@replaces(permutate.Permutate, '_permutate')
+def permute(stock, node, x, indices, inv):
+    if node.axis != 0 or not is_channels_last(x):
+        return stock(node, x, indices, inv)
+    if inv:
+        indices = permutate._inverse_indices(indices)
+    return to_nchw(to_nhwc(x)[indices])

@@ -1,0 +1,75 @@
+"""Optimizer updates in blocks."""
+import numpy as np
+from chainer.optimizers import adam, momentum_sgd, nesterov_ag
+
+from engine.cpu.blocks import ELEMENTS, alike, each
+from engine.seam import replaces
+
+
+def update(parameter, state, step):
+    """``step(parameter, gradient, *state, scratch)`` for each block; False if layouts differ."""
+    views = alike(parameter.data, parameter.grad, *state)
+    if views is None:
+        return False
+
+    def part(block):
+        arrays = [view[block] for view in views]
+        step(*arrays, np.empty_like(arrays[0]))
+    each(part, parameter.size, ELEMENTS, parameter.size)
+    return True
+
+
+@replaces(adam.AdamRule, 'update_core_cpu')
+def adam_update(stock, rule, parameter):
+    hp = rule.hyperparam
+    if parameter.grad is None or hp.amsgrad or hp.adabound:
+        return stock(rule, parameter)
+    rule._check_eps(parameter.dtype.type)
+    alpha = float(rule.alpha_t) * hp.eta
+    kept = 1 - hp.eta * hp.weight_decay_rate
+
+    def step(w, g, m, v, t):
+        np.subtract(g, m, out=t)
+        t *= 1 - hp.beta1
+        m += t
+        np.multiply(g, g, out=t)
+        t -= v
+        t *= 1 - hp.beta2
+        v += t
+        np.sqrt(v, out=t)
+        t += hp.eps
+        np.divide(m, t, out=t)
+        t *= alpha
+        if kept != 1:
+            w *= kept
+        w -= t
+    if not update(parameter, (rule.state['m'], rule.state['v']), step):
+        stock(rule, parameter)
+
+
+@replaces(momentum_sgd.MomentumSGDRule, 'update_core_cpu')
+def momentum_update(stock, rule, parameter):
+    lr, momentum = float(rule.hyperparam.lr), float(rule.hyperparam.momentum)
+
+    def step(w, g, v, t):
+        v *= momentum
+        np.multiply(g, lr, out=t)
+        v -= t
+        w += v
+    if parameter.grad is not None and not update(parameter, (rule.state['v'],), step):
+        stock(rule, parameter)
+
+
+@replaces(nesterov_ag.NesterovAGRule, 'update_core_cpu')
+def nesterov_update(stock, rule, parameter):
+    lr, momentum = float(rule.hyperparam.lr), float(rule.hyperparam.momentum)
+
+    def step(w, g, v, t):
+        np.multiply(g, lr, out=t)
+        v *= momentum
+        v -= t
+        w -= t
+        np.multiply(v, momentum, out=t)
+        w += t
+    if parameter.grad is not None and not update(parameter, (rule.state['v'],), step):
+        stock(rule, parameter)

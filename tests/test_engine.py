@@ -1,0 +1,410 @@
+"""The engine against stock Chainer: the same numbers, for each operation and for whole networks."""
+import contextlib
+import copy
+import os
+import subprocess
+import sys
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import engine
+from engine import environment
+from engine.cpu import blocks
+from engine.cpu.layout import is_channels_last, lay_out_weights, to_nchw, to_nhwc
+from mixup import ManifoldMixupClassifier, mixup_data
+from model import ResNet50
+from tests.reference.cases import LAM, N_CLASS, batch
+from tests.test_network_against_torch import arrays, difference, values
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Rounding of one operation on sums of up to some thousand terms, relative to the largest value.
+ROUNDING = {'f': 2e-5, 'd': 1e-12}
+
+
+def both(compute):
+    """What ``compute()`` returns, arrays, by stock Chainer and by the engine."""
+    stock = compute()
+    with engine.replaced():
+        fast = compute()
+    return stock, fast
+
+
+def assert_same(stock, fast, dtype):
+    assert len(stock) == len(fast)
+    for one, other in zip(stock, fast):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        np.testing.assert_allclose(
+            other, one, rtol=0, atol=ROUNDING[dtype] * max(1, np.abs(one).max(initial=0)))
+
+
+def channels_last(x):
+    return to_nchw(to_nhwc(x))
+
+
+def outputs_and_gradients(function, inputs, seed=0):
+    """y, and the gradients of a random projection of y for each of the inputs."""
+    variables = [chainer.Variable(x) for x in inputs]
+    y = function(*variables)
+    y.grad = np.random.RandomState(seed).normal(size=y.shape).astype(y.dtype)
+    y.backward()
+    return [y.array, *(variable.grad for variable in variables)]
+
+
+@st.composite
+def convolutions(draw):
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pad = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    size = [draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, pad)]
+    return (draw(st.integers(1, 5)), draw(st.integers(1, 6)), draw(st.integers(1, 6)), size, kernel,
+            stride, pad, draw(st.booleans()), draw(st.sampled_from('fd')))
+
+
+@settings(max_examples=150, deadline=None)
+@given(convolutions())
+def test_convolution_and_its_gradients(case):
+    n, channels, out, size, kernel, stride, pad, bias, dtype = case
+    random = np.random.RandomState(0)
+    inputs = [random.normal(size=shape).astype(dtype) for shape in
+              [(n, channels, *size), (out, channels, *kernel), (out,)][:2 + bias]]
+    assert_same(*both(lambda: outputs_and_gradients(
+        lambda *arrays: F.convolution_2d(*arrays, stride=stride, pad=pad), inputs)), dtype)
+
+
+@pytest.mark.parametrize('n, channels, out, size, kernel, stride, pad', [
+    (33, 64, 64, 16, 3, 1, 1),  # several chunks of columns, the last one ragged
+    (33, 32, 48, 17, 3, 2, 1),
+    (9, 3, 64, 32, 7, 2, 3),
+    (130, 64, 32, 2, 3, 1, 1), (130, 64, 32, 1, 3, 1, 1)])
+def test_convolution_of_the_sizes_of_a_network(n, channels, out, size, kernel, stride, pad):
+    random = np.random.RandomState(0)
+    inputs = [random.normal(size=shape).astype('f') for shape in
+              [(n, channels, size, size), (out, channels, kernel, kernel)]]
+    for x in inputs[0], channels_last(inputs[0]):
+        stock, fast = both(lambda: outputs_and_gradients(
+            lambda *arrays: F.convolution_2d(*arrays, stride=stride, pad=pad), [x, inputs[1]]))
+        assert_same(stock, fast, 'f')
+        assert is_channels_last(fast[0]) and is_channels_last(fast[1])
+
+
+@pytest.mark.parametrize('options', [{'dilate': 2}, {'groups': 2}, {'cover_all': True}])
+def test_a_convolution_that_the_engine_does_not_do_is_chainers(options):
+    random = np.random.RandomState(0)
+    x = random.normal(size=(3, 4, 9, 9)).astype('f')
+    W = random.normal(size=(6, 4 // options.get('groups', 1), 3, 3)).astype('f')
+
+    def compute():
+        return [F.convolution_2d(x, W, stride=2, pad=1, **options).array]
+    stock, fast = both(compute)
+    np.testing.assert_array_equal(*stock, *fast)
+
+
+def test_half_precision_is_chainers():
+    x, W = np.ones((2, 4, 5, 5), np.float16), np.ones((3, 4, 3, 3), np.float16)
+    stock, fast = both(lambda: outputs_and_gradients(lambda *a: F.relu(F.convolution_2d(*a)), [x, W]))
+    for one, other in zip(stock, fast):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_empty_output_is_chainers_error():
+    with engine.replaced(), pytest.raises(RuntimeError, match='should be positive'):
+        F.convolution_2d(np.ones((1, 1, 2, 2), 'f'), np.ones((1, 1, 3, 3), 'f'))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 9), st.integers(1, 70), st.integers(0, 5), st.booleans(), st.booleans(),
+       st.sampled_from('fd'))
+def test_batch_normalization_its_gradients_and_statistics(n, channels, size, last, train, dtype):
+    random = np.random.RandomState(0)
+    x = (3 + random.normal(size=(n, channels, size, size) if size else (n, channels))).astype(dtype)
+    if last and size:
+        x = channels_last(x)
+    gamma, beta = random.normal(size=(2, channels)).astype(dtype)
+
+    def compute():
+        with chainer.using_config('dtype', np.dtype(dtype)), chainer.using_config('train', train):
+            link = L.BatchNormalization(channels)
+            link.gamma.array[:], link.beta.array[:] = gamma, beta
+            y, gx = outputs_and_gradients(link, [x])
+            return [y, gx, link.gamma.grad, link.beta.grad, link.avg_mean, link.avg_var]
+    stock, fast = both(compute)
+    # A gradient through few examples is a small difference of large numbers.
+    assert_same(stock, fast, dtype) if n * max(1, size) ** 2 > 8 else assert_same(
+        stock[2:], fast[2:], dtype)
+
+
+def test_batch_normalization_of_many_rows_is_as_exact_as_chainers():
+    x = (10 + np.random.RandomState(0).normal(size=(64, 24, 32, 32))).astype('f')
+    link = L.BatchNormalization(24)
+    with chainer.using_config('dtype', np.dtype('d')):
+        exact = outputs_and_gradients(L.BatchNormalization(24), [x.astype('d')])
+    stock, fast = both(lambda: outputs_and_gradients(link, [channels_last(x)]))
+    for expected, one, other in zip(exact, stock, fast):
+        error = np.linalg.norm(one - expected), np.linalg.norm(other - expected)
+        assert error[1] <= 1.5 * error[0]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(3, 9), st.integers(3, 9),
+       st.integers(1, 3), st.integers(0, 2), st.booleans(), st.sampled_from('fd'))
+def test_max_pooling_and_its_gradient(n, channels, h, w, kernel, apart, cover_all, dtype):
+    x = np.random.RandomState(0).randint(5, size=(n, channels, h, w)).astype(dtype)  # with ties
+    assert_same(*both(lambda: outputs_and_gradients(
+        lambda x: F.max_pooling_2d(x, kernel, max(1, kernel - apart), cover_all=cover_all), [channels_last(x)])),
+        dtype)
+
+
+@pytest.mark.parametrize('shape', [(4, 5, 3, 2), (3, 7, 1, 1), (2, 6, 8, 8)])
+@pytest.mark.parametrize('function', [
+    lambda x: F.average_pooling_2d(x, x.shape[2:]), lambda x: F.relu(x), lambda x: x + x,
+    lambda x: F.permutate(x, np.arange(len(x))[::-1]),
+    lambda x: mixup_data(x, np.zeros(len(x), 'i'), 0.3, np.roll(np.arange(len(x)), 1))[0]],
+    ids=['average', 'relu', 'add', 'permutate', 'mixup_data'])
+@pytest.mark.parametrize('dtype', 'fd')
+def test_other_functions_and_their_gradients(function, shape, dtype):
+    x = np.random.RandomState(0).normal(size=shape).astype(dtype)
+    for x in x, channels_last(x), x[:, ::-1]:
+        assert_same(*both(lambda: outputs_and_gradients(function, [x])), dtype)
+
+
+def test_relu_at_zero_and_beyond_numbers():
+    x = np.array([-0., 0., np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45], 'f')
+    with np.errstate(invalid='ignore'):
+        for one, other in zip(*both(lambda: outputs_and_gradients(F.relu, [x]))):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_arrays_of_many_blocks_on_several_threads_are_bit_identical_to_one(monkeypatch):
+    random = np.random.RandomState(0)
+    x = channels_last(random.normal(size=(40, 96, 24, 24)).astype('f'))  # 34 blocks
+    link = L.BatchNormalization(96)
+
+    def compute():
+        with engine.replaced():
+            return outputs_and_gradients(lambda x: F.relu(link(x) + x), [x])
+    found = []
+    for count in 1, 2, 3:
+        monkeypatch.setattr(blocks, 'threads', lambda: count)
+        found.append(compute())
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    monkeypatch.setattr(blocks, 'threads', lambda: 2)
+
+    def fail(part):
+        if part.start:
+            raise ValueError('here')
+    with pytest.raises(ValueError, match='here'):
+        blocks.each(fail, 10, 1, blocks.SHARED)
+
+
+# Optimizers
+
+@pytest.mark.parametrize('make', [
+    chainer.optimizers.Adam, lambda: chainer.optimizers.Adam(weight_decay_rate=0.1, eta=0.5),
+    lambda: chainer.optimizers.Adam(amsgrad=True), lambda: chainer.optimizers.Adam(adabound=True),
+    chainer.optimizers.MomentumSGD, chainer.optimizers.NesterovAG],
+    ids=['adam', 'decay', 'amsgrad', 'adabound', 'momentum', 'nesterov'])
+@pytest.mark.parametrize('dtype', 'fd')
+def test_twenty_updates(make, dtype):
+    random = np.random.RandomState(0)
+    start = random.normal(size=(40, 30, 3, 200)).astype(dtype)  # 11 blocks
+    gradients = random.normal(size=(20, 40, 1, 3, 1)).astype(dtype)
+
+    def compute():
+        link = chainer.Link()
+        with link.init_scope():
+            link.W = chainer.Parameter(channels_last(start))
+        optimizer = make().setup(link)
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.01))
+        for gradient in gradients:
+            link.W.grad = channels_last(gradient * link.W.array)
+            optimizer.update()
+        return [link.W.array, *link.W.update_rule.state.values()]
+    assert_same(*both(compute), dtype)
+
+
+def test_an_update_of_arrays_that_lie_differently_is_chainers():
+    def compute():
+        link = L.Convolution2D(4, 5, 3, initialW=1)
+        link.W.grad = channels_last(np.ones_like(link.W.array))
+        link.b.grad = np.ones_like(link.b.array)
+        chainer.optimizers.Adam().setup(link).update()
+        return [link.W.array]
+    assert_same(*both(compute), 'f')
+
+
+# Whole networks
+
+def classifier(dtype):
+    with chainer.using_config('dtype', np.dtype(dtype)):
+        network = ResNet50(N_CLASS)
+    for name, array in arrays(network).items():
+        array[...] = values('imagenet')[name]
+    return ManifoldMixupClassifier(network)
+
+
+def train(name, dtype, seed=1, optimizer=None, steps=1):
+    """Loss, gradients and values of parameters and statistics after some steps."""
+    model = classifier(dtype)
+    engine.use(name, model)
+    if optimizer:
+        optimizer.setup(model)
+    x, t, index = batch(16, seed)
+    for _ in range(steps):
+        loss = model(x.astype(dtype), t, LAM, 2, index)
+        model.cleargrads()
+        loss.backward()
+        if optimizer:
+            optimizer.update()
+    engine.switch(False)
+    network = model.predictor
+    gradients = {key.lstrip('/'): parameter.grad for key, parameter in network.namedparams()}
+    return float(loss.array), gradients, arrays(network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('make', [
+    lambda: chainer.optimizers.Adam(1e-4), lambda: chainer.optimizers.NesterovAG(1e-3)],
+    ids=['adam', 'nesterov'])
+def test_twenty_steps_of_a_network_in_float64(make):
+    stock, fast = (train(name, 'd', 1, make(), 20) for name in ('stock', 'fast'))
+    assert abs(fast[0] - stock[0]) <= 1e-8 * stock[0]
+    for name, expected in stock[2].items():
+        if name != 'base/conv1/b':  # its gradient is rounding alone, which Adam makes a step of
+            assert difference(name, fast[2][name], expected) <= 1e-8, name
+
+
+def test_a_network_in_float32_errs_no_more_than_stock():
+    """Where no rounding flips a ReLU, which changes gradients by per cents: some batches do not."""
+    errors = {'stock': [], 'fast': []}
+    for seed in range(4):
+        exact = train('stock', 'd', seed)[1]
+        for name in errors:
+            gradients = train(name, 'f', seed)[1]
+            assert all(gradient.dtype == np.float32 for gradient in gradients.values())
+            errors[name].append(np.median([
+                difference(key, gradients[key], exact[key]) for key in exact]))
+    assert min(errors['fast']) <= 1.5 * min(errors['stock']) < 1e-4
+
+
+def test_second_order_gradients():
+    random = np.random.RandomState(0)
+    x, W = random.normal(size=(4, 3, 8, 8)), random.normal(size=(6, 3, 3, 3))
+    gamma, beta = random.normal(size=(2, 6))
+
+    def compute():
+        inputs = [chainer.Variable(array) for array in (channels_last(x), W, gamma, beta)]
+        h = F.convolution_2d(inputs[0], inputs[1], stride=1, pad=1)
+        h = F.relu(F.batch_normalization(h, *inputs[2:]))
+        h = F.max_pooling_2d(h, 3, 2)
+        y = F.sum(F.average_pooling_2d(h, h.shape[2:]) ** 2)
+        first = chainer.grad([y], inputs, enable_double_backprop=True)
+        second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)
+        return [g.array for g in (*first, *second)]
+    assert_same(*both(compute), 'd')
+
+
+def test_the_models_that_both_engines_save_are_the_same_files(tmp_path):
+    model = classifier('f')
+    lay_out_weights(model)
+    chainer.serializers.save_npz(str(tmp_path / 'fast.npz'), model)
+    other = classifier('f')
+    for parameter in other.params():
+        parameter.array[...] = 0
+    chainer.serializers.load_npz(str(tmp_path / 'fast.npz'), other)
+    for (name, one), (_, two) in zip(sorted(model.namedparams()), sorted(other.namedparams())):
+        np.testing.assert_array_equal(one.array, two.array, err_msg=name)
+    with np.load(tmp_path / 'fast.npz') as npz:
+        assert all(array.flags.c_contiguous for array in npz.values())
+
+
+def test_weights_lie_channels_last_and_stay_so_when_loaded_and_copied(tmp_path):
+    model = classifier('f')
+    engine.use('fast', model)
+    chainer.serializers.save_npz(str(tmp_path / 'a.npz'), model)
+    chainer.serializers.load_npz(str(tmp_path / 'a.npz'), model)
+    for network in model, copy.deepcopy(model):
+        assert is_channels_last(network.predictor.base.res5.b1.conv2.W.array)
+
+
+# The switch and the process
+
+def test_switching_off_leaves_chainer_as_it_was():
+    functions = [getattr(owner, name) for owner, name, _, _ in engine.seam.REPLACEMENTS]
+    with engine.replaced():
+        assert all(getattr(owner, name) is ours
+                   for owner, name, _, ours in engine.seam.REPLACEMENTS)
+    assert [getattr(owner, name) for owner, name, _, _ in engine.seam.REPLACEMENTS] == functions
+    assert all(stock is function for function, (_, _, stock, _)
+               in zip(functions, engine.seam.REPLACEMENTS))
+
+
+def test_an_unknown_engine_is_an_error_that_names_the_engines():
+    with pytest.raises(ValueError, match='fast, stock'):
+        engine.use('warp', chainer.Chain())
+
+
+AVX512 = {'avx512f', 'avx512dq', 'avx512bw', 'avx512vl'}
+
+
+@pytest.mark.parametrize('flags, kernels', [
+    (AVX512, 'SkylakeX'), (AVX512 - {'avx512vl'}, None), ({'avx2'}, None), (set(), None)])
+def test_blas_kernels_follow_the_processor(flags, kernels):
+    assert environment.wanted(flags).get('OPENBLAS_CORETYPE') == kernels
+
+
+def test_the_processors_flags_are_read():
+    flags = environment.cpu_flags()
+    assert not os.path.exists('/proc/cpuinfo') or flags or os.uname().machine != 'x86_64'
+
+
+@contextlib.contextmanager
+def variables(monkeypatch, **values):
+    with monkeypatch.context() as patch:
+        for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':
+            patch.delenv(name, raising=False)
+        for name, value in values.items():
+            patch.setenv(name, value)
+        environment.threads.cache_clear()
+        yield
+    environment.threads.cache_clear()
+
+
+@pytest.mark.parametrize('values, expected', [
+    ({'OMP_NUM_THREADS': '1'}, 1), ({'OPENBLAS_NUM_THREADS': '3', 'OMP_NUM_THREADS': '1'}, 3),
+    ({'OMP_NUM_THREADS': '64'}, environment.MOST_THREADS)])
+def test_threads_are_as_many_as_the_user_has_asked_of_blas(monkeypatch, values, expected):
+    with variables(monkeypatch, **values):
+        assert environment.threads() == expected
+
+
+def in_process(code, **values):
+    surroundings = {name: value for name, value in os.environ.items()
+                    if not name.startswith('OPENBLAS')}
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={**surroundings, **values},
+                          capture_output=True, text=True, check=True).stdout.strip()
+
+
+SHOW = 'import os, engine; print(engine.environment.SET, os.environ["OPENBLAS_THREAD_TIMEOUT"])'
+
+
+def test_the_environment_is_prepared_before_numpy_and_the_users_stays():
+    assert "'OPENBLAS_THREAD_TIMEOUT': '10'" in in_process(f'import recipe; {SHOW}')
+    assert 'TIMEOUT' not in in_process(SHOW, OPENBLAS_THREAD_TIMEOUT='7').split('}')[0]
+    assert in_process(SHOW, OPENBLAS_THREAD_TIMEOUT='7').endswith('7')
+    late = in_process('import numpy, engine; print(engine.environment.SET)')
+    assert late == '{}'
+
+
+@pytest.mark.parametrize('script', ['train_baseline', 'train_manifoldmixup'])
+def test_the_scripts_prepare_it(script):
+    assert 'TIMEOUT' in in_process(f'import {script}; import engine; print(engine.environment.SET)')
