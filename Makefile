@@ -3,7 +3,8 @@
 # make test                  every test that needs no GPU
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
 #                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
-# make bench                 images a second of the data path
+# make bench                 seconds of a training step beside PyTorch's, images a second of the data
+#                            path: some ten minutes
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
 # uses an interpreter as it is, without a virtual environment and without a network.
@@ -15,6 +16,7 @@ OUT ?= runs/cifar10
 TRAIN ?=
 DEMO ?=
 TEST ?=
+BENCH ?=
 
 ifdef PYTHON
 INSTALLED =
@@ -36,6 +38,7 @@ train: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
 
 bench: $(INSTALLED)
+	$(PYTHON) -m benchmarks.training_step $(BENCH)
 	$(PYTHON) -m benchmarks.augmentation
 
 # --no-compile: a minute less; Python compiles what is imported, when it is.
