@@ -29,7 +29,7 @@ endif
 
 demo: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
-	    --batchsize 64 --epoch 2 --snapshot-every 0 $(DEMO)
+	    --batchsize 32 --epoch 4 --snapshot-every 0 $(DEMO)
 
 test: $(INSTALLED)
 	$(PYTHON) -m pytest $(TEST)

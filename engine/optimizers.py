@@ -7,9 +7,13 @@ from engine.seam import replaces
 
 
 def update(parameter, state, step):
-    """``step(parameter, gradient, *state, scratch)`` for each block; False if layouts differ."""
+    """``step(parameter, gradient, *state, scratch)`` for each block.
+
+    False, and nothing done, where the arrays lie differently in memory or have another dtype than
+    float32 and float64.
+    """
     views = alike(parameter.data, parameter.grad, *state)
-    if views is None:
+    if views is None or parameter.dtype.char not in 'fd':
         return False
 
     def part(block):

@@ -27,6 +27,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--dataset', 'imagenet'), ['imagenet', 'cifar10', 'digits']),
     (('--recipe', 'paper'), ['paper', 'blog', 'standard']),
     (('--arch', 'vgg'), ['vgg', 'resnet50']),
+    (('--engine', 'warp'), ['warp', 'fast', 'stock']),
     (('--stem', 'vgg'), ['vgg', 'imagenet', 'cifar']),
     (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
     (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),
@@ -225,7 +226,7 @@ def test_help_names_every_default(capsys, monkeypatch):
     for option in ('dataset', 'data-archive', 'arch', 'stem', 'pretrained', 'recipe', 'epoch',
                    'batchsize', 'optimizer', 'learnrate', 'weight-decay', 'schedule', 'augment',
                    'seed', 'device', 'out', 'resume', 'snapshot-every', 'mixup-alpha',
-                   'layer-mix'):
+                   'layer-mix', 'engine'):
         assert f'--{option}' in text
     assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
 

@@ -106,7 +106,8 @@ def test_a_convolution_that_the_engine_does_not_do_is_chainers(options):
 
 def test_half_precision_is_chainers():
     x, W = np.ones((2, 4, 5, 5), np.float16), np.ones((3, 4, 3, 3), np.float16)
-    stock, fast = both(lambda: outputs_and_gradients(lambda *a: F.relu(F.convolution_2d(*a)), [x, W]))
+    stock, fast = both(lambda: outputs_and_gradients(
+        lambda *inputs: F.relu(F.convolution_2d(*inputs)), [x, W]))
     for one, other in zip(stock, fast):
         np.testing.assert_array_equal(one, other)
 
@@ -155,8 +156,8 @@ def test_batch_normalization_of_many_rows_is_as_exact_as_chainers():
 def test_max_pooling_and_its_gradient(n, channels, h, w, kernel, apart, cover_all, dtype):
     x = np.random.RandomState(0).randint(5, size=(n, channels, h, w)).astype(dtype)  # with ties
     assert_same(*both(lambda: outputs_and_gradients(
-        lambda x: F.max_pooling_2d(x, kernel, max(1, kernel - apart), cover_all=cover_all), [channels_last(x)])),
-        dtype)
+        lambda x: F.max_pooling_2d(x, kernel, max(1, kernel - apart), cover_all=cover_all),
+        [channels_last(x)])), dtype)
 
 
 @pytest.mark.parametrize('shape', [(4, 5, 3, 2), (3, 7, 1, 1), (2, 6, 8, 8)])

@@ -111,6 +111,7 @@ def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
     assert ('mixup_alpha' in record['options']) == (method == 'manifoldmixup')
     assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
     start, = record['starts']
+    assert record['options']['engine'] == 'fast' and 'environment' in start
     assert start['iteration'] == 0 and start['versions']['chainer'].startswith('7.8.1')
     assert start['command'].startswith(f'python train_{method}.py --dataset')
 
@@ -180,6 +181,25 @@ def test_an_interrupted_run_goes_on_bit_for_bit(runs, images, tmp_path, monkeypa
     assert_same_run(runs[0] / method, tmp_path)
     starts = json.loads((tmp_path / 'run.json').read_text())['starts']
     assert [start['iteration'] for start in starts] == [0, iteration]
+
+
+@pytest.mark.parametrize('first, second', [('stock', 'fast'), ('fast', 'stock')])
+def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, first, second):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7, signal.SIGTERM)
+        assert call('baseline', *options(images, tmp_path), '--engine', first) == 143
+    begun = read_log(tmp_path)
+    assert call('baseline', *options(images, tmp_path), '--engine', second, '--resume') == 0
+    log = read_log(tmp_path)
+    assert len(log) == 2 and log[:1] == begun and np.isfinite(log[1]['main/loss'])
+
+
+def test_both_engines_train_alike(runs, images, tmp_path):
+    assert call('baseline', *options(images, tmp_path, 1), '--engine', 'stock') == 0
+    stock, fast = read_log(tmp_path)[0], read_log(runs[0] / 'baseline')[0]
+    # Six steps multiply the rounding; later ones tell nothing more.
+    assert stock['main/loss'] == pytest.approx(fast['main/loss'], rel=1e-2)
+    assert stock['main/loss'] != fast['main/loss']
 
 
 def test_a_finished_run_can_be_made_longer(runs, images, tmp_path):

@@ -1,12 +1,13 @@
 """Two-dimensional convolution on channels-last arrays, as matrix products.
 
-Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O).  Each of the three operations has the
-same three ways:
+Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are pairs.  The forward
+computation and both gradients have the same three ways:
 
 - a 1x1 kernel is one matrix product;
-- on a map that is hardly larger than the kernel, one product for each row of the kernel at each
-  place of the output, without the taps that meet only padding;
-- otherwise im2col, in chunks of the batch whose columns stay in the cache.
+- on a map of fewer pixels than the kernel has taps, most of which meet padding, one product for
+  each row of the taps at each place of the output;
+- otherwise im2col, in chunks of the batch whose columns stay in the cache.  The columns are made
+  again for the gradients, which takes less time than to read them from memory.
 """
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -73,18 +74,22 @@ def input_gradient(gy, W, x_shape, stride, pad):
 
 
 def rows(x):
+    """The pixels of an array as a matrix of channels."""
     return x.reshape(-1, x.shape[-1])
 
 
 def small(x_shape, w_shape):
+    """Whether the map has fewer pixels than the kernel has taps."""
     return x_shape[1] * x_shape[2] < w_shape[1] * w_shape[2]
 
 
 def subsampled(x, stride):
+    """The pixels that a 1x1 kernel meets."""
     return np.ascontiguousarray(x[:, ::stride[0], ::stride[1]])
 
 
 def spread(gx, x_shape, stride):
+    """The gradient of :func:`subsampled`."""
     full = np.zeros(x_shape, gx.dtype)
     full[:, ::stride[0], ::stride[1]] = gx
     return full
