@@ -39,6 +39,12 @@ def prepare():
     return new
 
 
+def in_effect():
+    """What BLAS has been told by the environment, whoever has set it."""
+    return {name: value for name, value in sorted(os.environ.items())
+            if name.startswith(('OPENBLAS_', 'OMP_'))}
+
+
 @functools.lru_cache(maxsize=None)
 def threads():
     """How many threads may work: the cores of this process, or what the user has asked of BLAS."""

@@ -2,25 +2,37 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import ELEMENTS, alike, each
+from engine.cpu.blocks import ELEMENTS, alike, each, flat
 from engine.seam import replaces
 
 
-def update(parameter, state, step):
-    """``step(parameter, gradient, *state, scratch)`` for each block.
+def update(rule, parameter, states, step):
+    """``step(parameter, gradient, *states, scratch)`` for each block.
 
-    False, and nothing done, where the arrays lie differently in memory or have another dtype than
+    False, and nothing done, where the parameter has gaps in its memory or another dtype than
     float32 and float64.
     """
-    views = alike(parameter.data, parameter.grad, *state)
-    if views is None or parameter.dtype.char not in 'fd':
+    if parameter.dtype.char not in 'fd' or flat(parameter.data) is None:
         return False
+    for name in states:  # as read from a snapshot they lie otherwise than the parameter
+        rule.state[name] = laid_out_as(parameter.data, rule.state[name])
+    views = alike(parameter.data, laid_out_as(parameter.data, parameter.grad),
+                  *(rule.state[name] for name in states))
 
     def part(block):
         arrays = [view[block] for view in views]
         step(*arrays, np.empty_like(arrays[0]))
     each(part, parameter.size, ELEMENTS, parameter.size)
     return True
+
+
+def laid_out_as(model, array):
+    """The array, or a copy of it whose elements lie in memory as those of ``model``."""
+    if alike(model, array):
+        return array
+    copy = np.empty_like(model)
+    copy[...] = array
+    return copy
 
 
 @replaces(adam.AdamRule, 'update_core_cpu')
@@ -47,7 +59,7 @@ def adam_update(stock, rule, parameter):
         if kept != 1:
             w *= kept
         w -= t
-    if not update(parameter, (rule.state['m'], rule.state['v']), step):
+    if not update(rule, parameter, ('m', 'v'), step):
         stock(rule, parameter)
 
 
@@ -60,7 +72,7 @@ def momentum_update(stock, rule, parameter):
         np.multiply(g, lr, out=t)
         v -= t
         w += v
-    if parameter.grad is not None and not update(parameter, (rule.state['v'],), step):
+    if parameter.grad is not None and not update(rule, parameter, ('v',), step):
         stock(rule, parameter)
 
 
@@ -75,5 +87,5 @@ def nesterov_update(stock, rule, parameter):
         w -= t
         np.multiply(v, momentum, out=t)
         w += t
-    if parameter.grad is not None and not update(parameter, (rule.state['v'],), step):
+    if parameter.grad is not None and not update(rule, parameter, ('v',), step):
         stock(rule, parameter)

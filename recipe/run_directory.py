@@ -128,7 +128,7 @@ def write_record(args, seeds, device, iteration):
             'command': shlex.join(['python', *sys.argv]),
             'commit': commit(),
             'device': device,
-            'environment': engine.environment.SET,
+            'environment': engine.environment.in_effect(),
             'versions': {'python': platform.python_version(), **versions()},
         }],
     })

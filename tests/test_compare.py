@@ -338,8 +338,8 @@ def test_a_seed_without_a_partner_is_named(pair, capsys):
 
 
 def test_an_unknown_option_counts(pair, capsys):
-    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(engine='fast'))
-    assert 'differs in engine (not recorded here, fast there)' in refusal(capsys, pair)
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(colour='grey'))
+    assert 'differs in colour (not recorded here, grey there)' in refusal(capsys, pair)
 
 
 def test_the_same_setting_and_seed_twice_names_both_directories(pair, capsys):

@@ -233,14 +233,23 @@ def test_twenty_updates(make, dtype):
     assert_same(*both(compute), dtype)
 
 
-def test_an_update_of_arrays_that_lie_differently_is_chainers():
-    def compute():
-        link = L.Convolution2D(4, 5, 3, initialW=1)
-        link.W.grad = channels_last(np.ones_like(link.W.array))
-        link.b.grad = np.ones_like(link.b.array)
-        chainer.optimizers.Adam().setup(link).update()
-        return [link.W.array]
-    assert_same(*both(compute), 'f')
+def test_how_states_and_gradients_lie_does_not_change_an_update():
+    random = np.random.RandomState(0)
+    start, gradient, m, v = random.uniform(size=(4, 4, 5, 3, 3)).astype('f')
+
+    def updated(layout):
+        link = L.Convolution2D(5, 4, 3, initialW=start)
+        lay_out_weights(link)
+        rule = chainer.optimizers.Adam().setup(link) and link.W.update_rule
+        link.W.grad = layout(gradient)
+        with engine.replaced():
+            rule.update(link.W)
+            rule.state.update(m=layout(m), v=layout(v))
+            rule.update(link.W)
+        return link.W.array, rule.state['m'], rule.state['v']
+    for one, other in zip(updated(np.array), updated(channels_last)):
+        np.testing.assert_array_equal(one, other)
+        assert is_channels_last(one)
 
 
 # Whole networks

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import engine
 import chainer
 import numpy as np
 import pytest
@@ -111,7 +112,8 @@ def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
     assert ('mixup_alpha' in record['options']) == (method == 'manifoldmixup')
     assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
     start, = record['starts']
-    assert record['options']['engine'] == 'fast' and 'environment' in start
+    assert record['options']['engine'] == 'fast' 
+    assert start['environment'] == engine.environment.in_effect() != {}
     assert start['iteration'] == 0 and start['versions']['chainer'].startswith('7.8.1')
     assert start['command'].startswith(f'python train_{method}.py --dataset')
 
@@ -192,14 +194,6 @@ def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, firs
     assert call('baseline', *options(images, tmp_path), '--engine', second, '--resume') == 0
     log = read_log(tmp_path)
     assert len(log) == 2 and log[:1] == begun and np.isfinite(log[1]['main/loss'])
-
-
-def test_both_engines_train_alike(runs, images, tmp_path):
-    assert call('baseline', *options(images, tmp_path, 1), '--engine', 'stock') == 0
-    stock, fast = read_log(tmp_path)[0], read_log(runs[0] / 'baseline')[0]
-    # Six steps multiply the rounding; later ones tell nothing more.
-    assert stock['main/loss'] == pytest.approx(fast['main/loss'], rel=1e-2)
-    assert stock['main/loss'] != fast['main/loss']
 
 
 def test_a_finished_run_can_be_made_longer(runs, images, tmp_path):
