@@ -41,7 +41,6 @@ bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.training_step $(BENCH)
 	$(PYTHON) -m benchmarks.augmentation
 
-# --no-compile: a minute less; Python compiles what is imported, when it is.
 # Another VENV or REQUIREMENTS on the command line than .venv was made with makes it anew.
 ifneq ($(origin VENV) $(origin REQUIREMENTS),file file)
 ifneq ($(VENV) $(REQUIREMENTS),$(shell cat .venv/installed 2>/dev/null))
@@ -49,6 +48,7 @@ ifneq ($(VENV) $(REQUIREMENTS),$(shell cat .venv/installed 2>/dev/null))
 endif
 endif
 
+# --no-compile: half a minute less; Python compiles what is imported, when it is.
 .venv/installed: $(REQUIREMENTS) $(wildcard install/*.py install/*/*)
 	$(VENV) -m venv --clear .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --no-compile $(REQUIREMENTS:%=-r %)

@@ -1,4 +1,4 @@
-"""Chainer's computations, faster, with the same numbers, under any network.
+"""Chainer's computations, faster, the same but for rounding, under any network.
 
 :func:`use` puts the engine in the place of what some of Chainer's functions and update rules
 compute on a CPU.  Networks, graphs, gradients of gradients, snapshots and the shapes of arrays stay
@@ -12,7 +12,7 @@ from engine.cpu.layout import lay_out_weights
 from engine.seam import replaced, switch
 from engine import functions, optimizers
 
-__all__ = ['environment', 'functions', 'optimizers', 'replaced', 'switch', 'use']
+__all__ = ['ENGINES', 'environment', 'functions', 'optimizers', 'replaced', 'switch', 'use']
 
 ENGINES = 'fast', 'stock'
 

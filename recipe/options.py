@@ -151,10 +151,9 @@ def parse_args(description, method, architectures, argv=None):
         '--device', default='auto', metavar='cpu|ID|auto',
         help='cpu, the number of a GPU, or auto: the first GPU where there is one '
              '(default: %(default)s)')
-
     training.add_argument(
         '--engine', choices=ENGINES, default='fast',
-        help='fast: the same numbers in less time, on a CPU; stock: Chainer as it is, which a GPU '
+        help='fast: the same but for rounding in less time, on a CPU; stock: Chainer as it is, which a GPU '
              'always takes (default: %(default)s)')
 
     run = parser.add_argument_group('run')
