@@ -153,8 +153,8 @@ def parse_args(description, method, architectures, argv=None):
              '(default: %(default)s)')
     training.add_argument(
         '--engine', choices=ENGINES, default='fast',
-        help='fast: the same but for rounding in less time, on a CPU; stock: Chainer as it is, which a GPU '
-             'always takes (default: %(default)s)')
+        help='fast: the same but for rounding in less time, on a CPU; stock: Chainer as it is, '
+             'which a GPU always takes (default: %(default)s)')
 
     run = parser.add_argument_group('run')
     run.add_argument(
