@@ -2,7 +2,7 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import ELEMENTS, alike, each, flat
+from engine.cpu.blocks import alike, each_block, flat
 from engine.seam import replaces
 
 
@@ -22,7 +22,7 @@ def update(rule, parameter, states, step):
     def part(block):
         arrays = [view[block] for view in views]
         step(*arrays, np.empty_like(arrays[0]))
-    each(part, parameter.size, ELEMENTS, parameter.size)
+    each_block(part, parameter.size)
     return True
 
 

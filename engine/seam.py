@@ -2,6 +2,8 @@
 import contextlib
 import functools
 
+from engine.cpu.threads import BLAS
+
 REPLACEMENTS = []  # (class or module of Chainer's, name in it, Chainer's function, ours)
 
 
@@ -23,6 +25,7 @@ def replaces(owner, name):
 
 def switch(on):
     """Put all of the engine in place, or all of Chainer back."""
+    (BLAS.restrict if on else BLAS.restore)()
     for owner, name, stock, replacement in REPLACEMENTS:
         setattr(owner, name, replacement if on else stock)
 

@@ -1,10 +1,10 @@
 """ReLU and sums of arrays, block by block."""
 import numpy as np
 
-from engine.cpu.blocks import ELEMENTS, elementwise
+from engine.cpu.blocks import LARGEST, elementwise
 
 # NumPy compares with a number one by one, with an array of zeros by vector instructions.
-ZEROS = {dtype: np.zeros(ELEMENTS, dtype) for dtype in 'fd'}
+ZEROS = {dtype: np.zeros(LARGEST, dtype) for dtype in 'fd'}
 
 
 def relu(x):

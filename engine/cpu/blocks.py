@@ -4,65 +4,58 @@ NumPy runs one operation at a time over whole arrays, in one thread.  Several op
 over a block each read it from the cache instead of from memory, and while NumPy works on a block
 Python may start the next in another thread.
 """
-from concurrent.futures import ThreadPoolExecutor
-import functools
-
 import numpy as np
 
-from engine.environment import threads
+from engine.cpu.threads import each
 
-ELEMENTS = 1 << 16  # of a block: large against Python's share of the time, small against the cache
-SHARED = 4 * ELEMENTS  # smaller arrays are not worth waking a thread for
-WIDTH = 2048  # elements that are summed in one sweep
-
-
-@functools.lru_cache(maxsize=None)
-def pool(count):
-    return ThreadPoolExecutor(count)
+LARGEST = 1 << 18  # elements of a block: with fewer, threads wait for Python's interpreter instead
+SMALLEST = 1 << 16
+WIDTH = 1 << 13  # of a row, where the matrix allows it
 
 
-def each(function, n, step, elements):
-    """``[function(slice), ...]`` for slices of ``step`` out of n, in order, on several threads.
-
-    The slices do not depend on the number of threads, so neither do the results.
-    """
-    slices = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-    workers = min(threads(), len(slices)) if elements >= SHARED else 1
-    if workers == 1:
-        return [function(part) for part in slices]
-    share = -(-len(slices) // workers)
-    mine, *others = [slices[start:start + share] for start in range(0, len(slices), share)]
-    futures = [pool(threads() - 1).submit(lambda parts: [function(part) for part in parts], parts)
-               for parts in others]
-    results = [function(part) for part in mine]
-    for future in futures:
-        results += future.result()
-    return results
+def block_size(elements):
+    """Of an array of so many, which is then four blocks or more."""
+    return min(LARGEST, max(SMALLEST, elements // 4))
 
 
-def each_row_block(function, rows, columns):
+def each_block(function, elements):
+    """As :func:`each`, for blocks of so many elements."""
+    return each(function, elements, block_size(elements), elements)
+
+
+def each_row_block(function, matrix):
     """As :func:`each`, for blocks of the rows of a matrix."""
-    wide = fold(columns)
-    step = max(1, ELEMENTS // (columns * wide)) * wide
-    return each(function, rows, step, rows * columns)
+    return each(function, len(matrix), block_rows(matrix), matrix.size)
 
 
-def fold(columns):
-    """How many rows of a matrix lie in one sweep of :func:`column_sum`."""
-    return max(1, WIDTH // columns)
+def block_rows(matrix):
+    return max(1, block_size(matrix.size) // matrix.shape[1])
 
 
 def column_sum(block):
-    """Sum over the rows of a contiguous matrix, several rows at a time: NumPy's is slow on few
-    columns."""
-    rows, columns = block.shape
-    wide = fold(columns)
-    whole = rows - rows % wide
-    total = np.add.reduce(block[:whole].reshape(-1, wide * columns), axis=0)
-    total = np.add.reduce(total.reshape(wide, columns), axis=0)
-    if whole < rows:
-        total += np.add.reduce(block[whole:], axis=0)
-    return total
+    """Sum over the rows of a contiguous matrix, by BLAS, which is faster at it than NumPy."""
+    return np.ones(len(block), block.dtype) @ block
+
+
+# NumPy spends as long on the beginning of a row as on hundreds of its elements.  So a matrix of few
+# columns is seen as one of several of its rows in each row, with parameters of its columns repeated.
+
+def widened(matrix):
+    rows, columns = matrix.shape
+    times = 1
+    while rows % (2 * times) == 0 and 2 * times * columns <= WIDTH:
+        times *= 2
+    return matrix.reshape(rows // times, times * columns)
+
+
+def repeated(row, wide):
+    """A row of the matrix for :func:`widened` of it."""
+    return np.tile(row, wide.shape[1] // len(row))
+
+
+def folded(row, columns):
+    """A row of sums of :func:`widened` as sums of the matrix."""
+    return row.reshape(-1, columns).sum(axis=0)
 
 
 def flat(array):
@@ -97,5 +90,5 @@ def elementwise(operation, *inputs):
 
     def part(block):
         operation(*(view[block] for view in views), out[block])
-    each(part, out.size, ELEMENTS, out.size)
+    each_block(part, out.size)
     return y

@@ -1,20 +1,28 @@
-"""Two-dimensional convolution on channels-last arrays, as matrix products.
+"""Two-dimensional convolution on channels-last arrays, as products of matrices.
 
-Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are pairs.  The forward
+Shapes: x (N, H, W, C), y (N, H', W', O), W (O, kh, kw, C); stride and pad are pairs.  The forward
 computation and both gradients have the same three ways:
 
-- a 1x1 kernel is one matrix product;
-- on a map of fewer pixels than the kernel has taps, most of which meet padding, one product for
-  each row of the taps at each place of the output;
-- otherwise im2col, in chunks of the batch whose columns stay in the cache.  The columns are made
-  again for the gradients, which takes less time than to read them from memory.
+- a 1x1 kernel is one product;
+- for a 3x3 kernel with stride 1, Winograd's algorithm needs fewer multiplications, see
+  ``winograd.py``;
+- otherwise im2col, in chunks of the batch.  The places of the output are grouped by the taps that meet the input there, so
+  that padding is neither stored nor multiplied.  The columns are made again for the gradients,
+  which takes less time than to read them from memory.
 """
+import itertools
+import math
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from engine.cpu.blocks import each
+from engine.cpu import winograd
+from engine.cpu.product import product
+from engine.cpu.threads import each
 
-COLUMNS = 3 << 20  # bytes of columns at once
+COLUMNS = 3 << 20  # bytes of columns at once, in each thread
+FEWEST = 64  # channels of a share
+SHARES = 4  # of the channels, or of the images, whose gradients of the weights are added at the end
 
 
 def output_size(x_shape, w_shape, stride, pad):
@@ -25,62 +33,80 @@ def output_size(x_shape, w_shape, stride, pad):
 def forward(x, W, stride, pad):
     n, out = len(x), len(W)
     h, w = output_size(x.shape, W.shape, stride, pad)
-    if W.shape[1:3] == (1, 1) and pad == (0, 0):
-        x = subsampled(x, stride)
-        return (rows(x) @ W.reshape(out, -1).T).reshape(n, h, w, out)
-    if small(x.shape, W.shape):
-        y = np.zeros((n, h, w, out), x.dtype)
-        for (i, j), inside, taps in places((h, w), x.shape, W.shape, stride, pad):
-            y[:, i, j] += x[inside].reshape(n, -1) @ W[taps].reshape(out, -1).T
-        return y
-    y = np.empty((n, h, w, out), x.dtype)
-    Wt = W.reshape(out, -1).T
-    for chunk, columns in im2col(x, (h, w), W.shape[1:3], stride, pad):
-        np.matmul(columns, Wt, out=rows(y[chunk]))
+    if is_pointwise(W.shape, pad):
+        return product(rows(subsampled(x, stride)), W.reshape(out, -1).T).reshape(n, h, w, out)
+    if winograd.suits(x.shape, W.shape, stride, pad):
+        return winograd.forward(x, W, pad)
+
+    groups = tap_groups((h, w), x.shape, W.shape, stride, pad)
+    y = np.zeros((n, h, w, out), x.dtype)
+
+    def part(images, channels):
+        for group in groups:
+            met = y[images][group.places][..., channels]
+            columns = group.columns(x[images])
+            met[...] = (columns @ group.matrix(W[channels]).T).reshape(met.shape)
+    share(part, n, out, groups, x.itemsize)
     return y
 
 
 def weight_gradient(x, gy, w_shape, stride, pad):
     n, h, w, out = gy.shape
-    if w_shape[1:3] == (1, 1) and pad == (0, 0):
-        return (rows(gy).T @ rows(subsampled(x, stride))).reshape(w_shape)
-    gW = np.zeros(w_shape, x.dtype)
-    if small(x.shape, w_shape):
-        for (i, j), inside, taps in places((h, w), x.shape, w_shape, stride, pad):
-            gW[taps] += (gy[:, i, j].T @ x[inside].reshape(n, -1)).reshape(gW[taps].shape)
+    if is_pointwise(w_shape, pad):
+        return product(rows(gy).T, rows(subsampled(x, stride))).reshape(w_shape)
+    if winograd.suits(x.shape, w_shape, stride, pad):
+        return winograd.weight_gradient(x, gy, pad)
+
+    groups = tap_groups((h, w), x.shape, w_shape, stride, pad)
+    size = images_at_once(groups, x.itemsize)
+
+    def accumulate(gW, images, channels):
+        for start in range(images.start, images.stop, size):
+            some = slice(start, min(start + size, images.stop))
+            for group in groups:
+                met = gW[group.taps]
+                rows_of_gy = rows(gy[some][group.places][..., channels])
+                met += (rows_of_gy.T @ group.columns(x[some])).reshape(met.shape)
         return gW
-    flat = gW.reshape(out, -1)
-    for chunk, columns in im2col(x, (h, w), w_shape[1:3], stride, pad):
-        flat += rows(gy[chunk]).T @ columns
+    if n <= size:
+        gW = np.zeros(w_shape, x.dtype)
+        share(lambda images, channels: accumulate(gW[channels], images, channels),
+              n, out, groups, x.itemsize)
+        return gW
+    gW, *others = share(
+        lambda images, channels: accumulate(np.zeros(w_shape, x.dtype), images, channels),
+        n, out, groups, x.itemsize, shares=SHARES)
+    for other in others:
+        gW += other
     return gW
 
 
 def input_gradient(gy, W, x_shape, stride, pad):
     n, h, w, out = gy.shape
-    kernel = W.shape[1:3]
-    if kernel == (1, 1) and pad == (0, 0):
-        gx = (rows(gy) @ W.reshape(out, -1)).reshape(n, h, w, -1)
+    if is_pointwise(W.shape, pad):
+        gx = product(rows(gy), W.reshape(out, -1)).reshape(n, h, w, -1)
         return gx if stride == (1, 1) else spread(gx, x_shape, stride)
-    if small(x_shape, W.shape):
-        gx = np.zeros(x_shape, gy.dtype)
-        for (i, j), inside, taps in places((h, w), x_shape, W.shape, stride, pad):
-            gx[inside] += (gy[:, i, j] @ W[taps].reshape(out, -1)).reshape(gx[inside].shape)
-        return gx
-    if stride == (1, 1) and all(p < k for k, p in zip(kernel, pad)):
-        # the convolution of gy with the kernel turned by half
-        turned = np.ascontiguousarray(W[:, ::-1, ::-1].transpose(3, 1, 2, 0))
-        return forward(gy, turned, stride, tuple(k - 1 - p for k, p in zip(kernel, pad)))
-    return col2im(gy, W, x_shape, stride, pad)
+    if winograd.suits(x_shape, W.shape, stride, pad):
+        return winograd.input_gradient(gy, W, pad)
+
+    groups = tap_groups((h, w), x_shape, W.shape, stride, pad)
+    gx = np.zeros(x_shape, gy.dtype)
+
+    def part(images, channels):
+        for group in groups:
+            columns = rows(gy[images][group.places]) @ group.matrix(W[..., channels])
+            group.add(gx[images][..., channels], columns)
+    share(part, n, x_shape[3], groups, gy.itemsize)
+    return gx
+
+
+def is_pointwise(w_shape, pad):
+    return w_shape[1:3] == (1, 1) and pad == (0, 0)
 
 
 def rows(x):
     """The pixels of an array as a matrix of channels."""
     return x.reshape(-1, x.shape[-1])
-
-
-def small(x_shape, w_shape):
-    """Whether the map has fewer pixels than the kernel has taps."""
-    return x_shape[1] * x_shape[2] < w_shape[1] * w_shape[2]
 
 
 def subsampled(x, stride):
@@ -95,63 +121,76 @@ def spread(gx, x_shape, stride):
     return full
 
 
-def places(y_size, x_shape, w_shape, stride, pad):
-    """Which inputs meet which row of taps at each place of the output."""
-    (sy, sx), (ph, pw) = stride, pad
-    _, x_h, x_w, _ = x_shape
-    _, kh, kw, _ = w_shape
-    everything = slice(None)
-    for i in range(y_size[0]):
-        for j in range(y_size[1]):
-            left = j * sx - pw
-            lo, hi = max(left, 0), min(left + kw, x_w)
-            for tap in range(kh):
-                line = i * sy - ph + tap
-                if 0 <= line < x_h and lo < hi:
-                    yield ((i, j), (everything, line, slice(lo, hi)),
-                           (everything, tap, slice(lo - left, hi - left)))
+def images_at_once(groups, itemsize):
+    """How many have ``COLUMNS`` bytes of columns in the largest group."""
+    return max(1, COLUMNS // (itemsize * max((group.length for group in groups), default=1)))
 
 
-def im2col(x, y_size, kernel, stride, pad):
-    """Chunks of the batch, each with its columns: (images * H' * W', kh * kw * C)."""
-    n, x_h, x_w, c = x.shape
-    (h, w), (kh, kw), (sy, sx), (ph, pw) = y_size, kernel, stride, pad
-    size = max(1, min(n, COLUMNS // (h * w * kh * kw * c * x.itemsize)))
-    buffer = np.empty((size, h, w, kh, kw * c), x.dtype)
-    padded = np.zeros((size, x_h + 2 * ph, x_w + 2 * pw, c), x.dtype) if ph or pw else None
-    for start in range(0, n, size):
-        chunk = slice(start, min(start + size, n))
-        images = x[chunk]
-        if padded is not None:
-            padded[:len(images), ph:ph + x_h, pw:pw + x_w] = images
-            images = padded[:len(images)]
-        # Not images.strides: those of axes of length 1 may be anything.
+def share(part, n, channels, groups, itemsize, shares=None):
+    """``[part(images, channels), ...]``: slices of the images in chunks or in so many shares, or,
+    where all of them are one chunk, slices of the channels."""
+    size = images_at_once(groups, itemsize)
+    work = n * channels * sum(group.length for group in groups)
+    if n <= size:
+        step = max(FEWEST, -(-channels // SHARES))
+        return each(lambda some: part(slice(0, n), some), channels, step, work)
+    if shares:
+        size = max(size, -(-n // shares))
+    return each(lambda images: part(images, slice(None)), n, size, work)
+
+
+class TapGroup:
+    """Places of the output at which the same taps of a kernel meet the input.
+
+    ``places`` indexes y, ``taps`` W; the places' windows begin at ``first`` in x.
+    """
+
+    def __init__(self, vertical, horizontal, stride, channels):
+        self.size, places, taps, self.first = zip(vertical, horizontal)
+        self.places, self.taps = ((slice(None), *slices) for slices in (places, taps))
+        self.kernel = tuple(tap.stop - tap.start for tap in taps)
+        self.stride = stride
+        self.length = math.prod((*self.size, *self.kernel, channels))  # of an image's columns
+
+    def matrix(self, W):
+        """The kernel's taps, (O, kh * kw * C)."""
+        return W[self.taps].reshape(len(W), -1)
+
+    def columns(self, x):
+        """What they meet, (N * H' * W', kh * kw * C)."""
+        (h, w), (kh, kw), (sy, sx), (top, left) = self.size, self.kernel, self.stride, self.first
+        n, x_h, x_w, c = x.shape
+        # Not x.strides: those of axes of length 1 may be anything.
         by_pixel = c * x.itemsize
-        by_row = images.shape[2] * by_pixel
-        by_image = images.shape[1] * by_row
+        by_row = x_w * by_pixel
         windows = as_strided(
-            images, (len(images), h, w, kh, kw * c),
-            (by_image, by_row * sy, by_pixel * sx, by_row, x.itemsize), writeable=False)
-        columns = buffer[:len(images)]
-        each(lambda part: np.copyto(columns[part], windows[part]), len(images), 1, columns.size)
-        yield chunk, columns.reshape(-1, kh * kw * c)
+            x[:, top:, left:], (n, h, w, kh, kw * c),
+            (x_h * by_row, sy * by_row, sx * by_pixel, by_row, x.itemsize), writeable=False)
+        return np.ascontiguousarray(windows).reshape(n * h * w, -1)
 
-
-def col2im(gy, W, x_shape, stride, pad):
-    """The gradient of the columns, each added where it was taken from."""
-    n, h, w, out = gy.shape
-    _, x_h, x_w, c = x_shape
-    (kh, kw), (sy, sx), (ph, pw) = W.shape[1:3], stride, pad
-    matrix = W.reshape(out, -1)
-    gx = np.empty(x_shape, gy.dtype)
-    size = max(1, min(n, COLUMNS // (h * w * kh * kw * c * gy.itemsize)))
-    for start in range(0, n, size):
-        chunk = slice(start, min(start + size, n))
-        columns = (rows(gy[chunk]) @ matrix).reshape(-1, h, w, kh, kw, c)
-        padded = np.zeros((len(columns), max(x_h + 2 * ph, sy * h + kh),
-                           max(x_w + 2 * pw, sx * w + kw), c), gy.dtype)
+    def add(self, gx, columns):
+        """Add the gradient of :meth:`columns` to that of x."""
+        (h, w), (kh, kw), (sy, sx), (top, left) = self.size, self.kernel, self.stride, self.first
+        columns = columns.reshape(len(gx), h, w, kh, kw, -1)
         for i in range(kh):
             for j in range(kw):
-                padded[:, i:i + sy * h:sy, j:j + sx * w:sx] += columns[:, :, :, i, j]
-        gx[chunk] = padded[:, ph:ph + x_h, pw:pw + x_w]
-    return gx
+                gx[:, top + i:, left + j:][:, :sy * h:sy, :sx * w:sx] += columns[:, :, :, i, j]
+
+
+def tap_groups(y_size, x_shape, w_shape, stride, pad):
+    axes = [axis_groups(*axis) for axis in zip(y_size, x_shape[1:3], w_shape[1:3], stride, pad)]
+    return [TapGroup(vertical, horizontal, stride, w_shape[3])
+            for vertical, horizontal in itertools.product(*axes)]
+
+
+def axis_groups(y_size, x_size, kernel, stride, pad):
+    """Along one axis: how many places, which, with which taps, and where in x they begin."""
+    def taps(place):
+        return max(0, pad - place * stride), min(kernel, x_size + pad - place * stride)
+    groups = []
+    for (low, high), places in itertools.groupby(range(y_size), taps):
+        places = list(places)
+        if low < high:
+            groups.append((len(places), slice(places[0], places[-1] + 1), slice(low, high),
+                           places[0] * stride - pad + low))
+    return groups

@@ -5,6 +5,10 @@ its window each maximum is, counted in rows, as in Chainer's MaxPoolingND.
 """
 import numpy as np
 
+from engine.cpu.threads import each
+
+IMAGES = 8  # at once, in each thread
+
 
 def maximum(x, kernel, stride, cover_all):
     """y and indexes; the first of equal maxima counts."""
@@ -13,16 +17,23 @@ def maximum(x, kernel, stride, cover_all):
                  for length, k, s in zip((h, w), kernel, stride))
     y = np.full((n, *size, c), -np.inf, x.dtype)
     indexes = np.zeros(y.shape, int)
-    for place, met, values in places(x, kernel, stride, size):
-        np.copyto(indexes[met], place, where=values > y[met])
-        np.maximum(y[met], values, out=y[met])
+
+    def part(images):
+        for place, met, values in places(x[images], kernel, stride, size):
+            best = y[images][met]
+            np.copyto(indexes[images][met], place, where=values > best)
+            np.maximum(best, values, out=best)
+    each(part, n, IMAGES, x.size)
     return y, indexes
 
 
 def maximum_gradient(gy, indexes, x_shape, kernel, stride):
     gx = np.zeros(x_shape, gy.dtype)
-    for place, met, values in places(gx, kernel, stride, gy.shape[1:3]):
-        values += gy[met] * (indexes[met] == place)
+
+    def part(images):
+        for place, met, values in places(gx[images], kernel, stride, gy.shape[1:3]):
+            values += gy[images][met] * (indexes[images][met] == place)
+    each(part, len(gx), IMAGES, gx.size)
     return gx
 
 
