@@ -22,12 +22,9 @@ def cpu_flags():
 
 def wanted(flags):
     """Environment variables for OpenBLAS on a processor with these flags."""
-    # Its threads wait for work by spinning, 20 ms long, on the cores on which ours would run.
-    variables = {'OPENBLAS_THREAD_TIMEOUT': '10'}
     # It takes AVX2 kernels on AMD's processors with AVX-512.
-    if {'avx512f', 'avx512dq', 'avx512bw', 'avx512vl'} <= flags:
-        variables['OPENBLAS_CORETYPE'] = 'SkylakeX'
-    return variables
+    avx512 = {'avx512f', 'avx512dq', 'avx512bw', 'avx512vl'} <= flags
+    return {'OPENBLAS_CORETYPE': 'SkylakeX'} if avx512 else {}
 
 
 def prepare():

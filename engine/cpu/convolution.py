@@ -22,6 +22,7 @@ from engine.cpu.threads import each
 
 COLUMNS = 3 << 20  # bytes of columns at once, in each thread
 FEWEST = 64  # channels of a share
+THIN = 16  # channels
 SHARES = 4  # of the channels, or of the images, whose gradients of the weights are added at the end
 
 
@@ -38,6 +39,7 @@ def forward(x, W, stride, pad):
     if winograd.suits(x.shape, W.shape, stride, pad):
         return winograd.forward(x, W, pad)
 
+    x, pad = padded_if_thin(x, pad)
     groups = tap_groups((h, w), x.shape, W.shape, stride, pad)
     y = np.zeros((n, h, w, out), x.dtype)
 
@@ -57,8 +59,9 @@ def weight_gradient(x, gy, w_shape, stride, pad):
     if winograd.suits(x.shape, w_shape, stride, pad):
         return winograd.weight_gradient(x, gy, pad)
 
+    x, pad = padded_if_thin(x, pad)
     groups = tap_groups((h, w), x.shape, w_shape, stride, pad)
-    size = images_at_once(groups, x.itemsize)
+    size = images_at_once(n, groups, x.itemsize)
 
     def accumulate(gW, images, channels):
         for start in range(images.start, images.stop, size):
@@ -68,7 +71,7 @@ def weight_gradient(x, gy, w_shape, stride, pad):
                 rows_of_gy = rows(gy[some][group.places][..., channels])
                 met += (rows_of_gy.T @ group.columns(x[some])).reshape(met.shape)
         return gW
-    if n <= size:
+    if size == n:
         gW = np.zeros(w_shape, x.dtype)
         share(lambda images, channels: accumulate(gW[channels], images, channels),
               n, out, groups, x.itemsize)
@@ -121,21 +124,33 @@ def spread(gx, x_shape, stride):
     return full
 
 
-def images_at_once(groups, itemsize):
-    """How many have ``COLUMNS`` bytes of columns in the largest group."""
-    return max(1, COLUMNS // (itemsize * max((group.length for group in groups), default=1)))
+def padded_if_thin(x, pad):
+    """Of few channels, zeros cost less than one product for each group of taps."""
+    if x.shape[3] >= THIN:
+        return x, pad
+    (top, left), (n, h, w, c) = pad, x.shape
+    with_zeros = np.zeros((n, h + 2 * top, w + 2 * left, c), x.dtype)
+    with_zeros[:, top:top + h, left:left + w] = x
+    return with_zeros, (0, 0)
+
+
+def images_at_once(n, groups, itemsize):
+    """All, or a quarter at most, so that the columns of the largest group are ``COLUMNS`` bytes."""
+    bytes_each = itemsize * max((group.length for group in groups), default=1)
+    chunks = -(-n * bytes_each // COLUMNS)
+    return n if chunks <= 1 else -(-n // max(SHARES, chunks))
 
 
 def share(part, n, channels, groups, itemsize, shares=None):
     """``[part(images, channels), ...]``: slices of the images in chunks or in so many shares, or,
     where all of them are one chunk, slices of the channels."""
-    size = images_at_once(groups, itemsize)
+    size = images_at_once(n, groups, itemsize)
     work = n * channels * sum(group.length for group in groups)
-    if n <= size:
+    if size == n:
         step = max(FEWEST, -(-channels // SHARES))
         return each(lambda some: part(slice(0, n), some), channels, step, work)
     if shares:
-        size = max(size, -(-n // shares))
+        size = -(-n // shares)
     return each(lambda images: part(images, slice(None)), n, size, work)
 
 

@@ -1,8 +1,8 @@
-"""Work shared among threads, each of which lets BLAS compute in it alone.
+"""Work shared among threads of Python's, in each of which BLAS computes alone.
 
-NumPy leaves Python's interpreter free while it computes, so its operations run side by side in
-threads of Python's; and what a thread has just computed, the next operation on it finds in the
-cache of the same core.  BLAS's own threads would meet at every product instead.
+NumPy leaves Python's interpreter free while it computes, so its operations run side by side; and
+what a thread has just computed, its next operation finds in the cache of the same core.  Threads of
+BLAS's own serve one caller at a time and would have to meet at every product.
 """
 import functools
 import os
@@ -14,37 +14,30 @@ from threadpoolctl import ThreadpoolController
 from engine.environment import threads
 
 WORTH = 1 << 18  # elements; on fewer, work is done before another thread wakes up
-HERE = threading.local()  # busy: whether this thread is at work on a share
 
 
 def each(function, n, step, elements):
     """``[function(slice), ...]`` for slices of ``step`` out of n, in order, on several threads.
 
-    The slices do not depend on the number of threads, so neither do the results.  Inside another
-    ``each``, or where fewer than ``WORTH`` elements are met, everything runs in this thread.
+    The slices do not depend on the number of threads, so neither do the results.  Where fewer
+    than ``WORTH`` elements are met, everything runs in this thread.
     """
     slices = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-    count = min(threads(), len(slices))
-    if count == 1 or elements < WORTH or getattr(HERE, 'busy', False):
-        return [function(part) for part in slices]
-
+    others = min(threads(), len(slices)) - 1 if elements >= WORTH else 0
     results = [None] * len(slices)
     todo = enumerate(slices)  # whoever is free takes the next one
 
     def share():
-        HERE.busy = True
         try:
             for i, part in todo:
                 results[i] = function(part)
         except BaseException as error:
             return error
-        finally:
-            HERE.busy = False
 
     tasks, answers = queue(os.getpid()), SimpleQueue()
-    for _ in range(count - 1):
+    for _ in range(others):
         tasks.put((share, answers))
-    errors = [share(), *(answers.get() for _ in range(count - 1))]
+    errors = [share(), *(answers.get() for _ in range(others))]
     for error in filter(None, errors):
         raise error
     return results
@@ -59,6 +52,7 @@ def queue(process):
         while True:
             share, answers = tasks.get()
             answers.put(share())
+            del share, answers  # and the arrays that they hold
     for _ in range(threads() - 1):
         threading.Thread(target=work, daemon=True).start()
     return tasks

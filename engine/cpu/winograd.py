@@ -105,7 +105,9 @@ def weight_gradient(x, gy, pad):
 
 
 def images_at_once(n, tiles, channels):
-    return max(1, min(-(-n // 2), max(TILES, ELEMENTS // channels) // tiles))
+    """Half of all at most."""
+    parts = max(2, -(-n * tiles // max(TILES, ELEMENTS // channels)))
+    return -(-n // parts)
 
 
 class InputTiles:
