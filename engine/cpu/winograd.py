@@ -155,12 +155,15 @@ def split(x, rows, columns, pad):
     C)."""
     n, h, w, c = x.shape
     top, left = pad
-    parts = np.zeros((2, n, rows, columns, c), x.dtype)
+    parts = np.empty((2, n, rows, columns, c), x.dtype)
+    parts[:, :, :top] = parts[:, :, top + h:] = 0
     for parity in (0, 1):
-        first = (parity + left) % 2  # column of x
-        met = x[:, :, first::2]
-        start = (first + left) // 2
-        parts[parity, :, top:top + h, start:start + met.shape[2]] = met
+        met = x[:, :, (parity + left) % 2::2]
+        first = (left + 1 - parity) // 2
+        last = first + met.shape[2]
+        part = parts[parity, :, top:top + h]
+        part[:, :, :first] = part[:, :, last:] = 0
+        part[:, :, first:last] = met
     return parts
 
 
