@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 
-MOST_THREADS = 4  # of Python's beside BLAS; they share one interpreter and one memory
+MOST_THREADS = 8  # they share one interpreter and one memory
 
 
 def cpu_flags():

@@ -20,10 +20,13 @@ def each(function, n, step, elements):
     """``[function(slice), ...]`` for slices of ``step`` out of n, in order, on several threads.
 
     The slices do not depend on the number of threads, so neither do the results.  Where fewer
-    than ``WORTH`` elements are met, everything runs in this thread.
+    than ``WORTH`` elements are met, everything runs in this thread.  Not to be used in itself.
     """
     slices = [slice(start, min(start + step, n)) for start in range(0, n, step)]
-    others = min(threads(), len(slices)) - 1 if elements >= WORTH else 0
+    others = min(threads(), len(slices)) - 1
+    if others < 1 or elements < WORTH:
+        return [function(part) for part in slices]
+
     results = [None] * len(slices)
     todo = enumerate(slices)  # whoever is free takes the next one
 
@@ -34,7 +37,7 @@ def each(function, n, step, elements):
         except BaseException as error:
             return error
 
-    tasks, answers = queue(os.getpid()), SimpleQueue()
+    tasks, answers = queue(os.getpid(), threads()), SimpleQueue()
     for _ in range(others):
         tasks.put((share, answers))
     errors = [share(), *(answers.get() for _ in range(others))]
@@ -43,9 +46,9 @@ def each(function, n, step, elements):
     return results
 
 
-@functools.lru_cache(maxsize=1)
-def queue(process):
-    """Where the threads of a process, which a fork leaves behind, wait for work."""
+@functools.lru_cache(maxsize=None)
+def queue(process, threads):
+    """Where the other threads of a process, which a fork would leave behind, wait for work."""
     tasks = SimpleQueue()
 
     def work():
@@ -53,7 +56,7 @@ def queue(process):
             share, answers = tasks.get()
             answers.put(share())
             del share, answers  # and the arrays that they hold
-    for _ in range(threads() - 1):
+    for _ in range(threads - 1):
         threading.Thread(target=work, daemon=True).start()
     return tasks
 
