@@ -10,11 +10,12 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import assume, given, settings, strategies as st
+from threadpoolctl import threadpool_info
 
 import engine
 from engine import environment
-from engine.cpu import blocks
+from engine.cpu import threads, winograd
 from engine.cpu.layout import is_channels_last, lay_out_weights, to_nchw, to_nhwc
 from mixup import ManifoldMixupClassifier, mixup_data
 from model import ResNet50
@@ -76,10 +77,50 @@ def test_convolution_and_its_gradients(case):
         lambda *arrays: F.convolution_2d(*arrays, stride=stride, pad=pad), inputs)), dtype)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 5), st.integers(32, 40), st.integers(32, 40),
+       st.tuples(st.integers(2, 17), st.integers(2, 17)),
+       st.tuples(st.integers(0, 2), st.integers(0, 2)), st.sampled_from('fd'))
+def test_convolution_by_winograds_algorithm(n, channels, out, size, pad, dtype):
+    shapes = (n, channels, *size), (out, channels, 3, 3)
+    assume(winograd.suits((n, *size, channels), (out, 3, 3, channels), (1, 1), pad))
+    random = np.random.RandomState(0)
+    inputs = [random.normal(size=shape).astype(dtype) for shape in shapes]
+    assert_same(*both(lambda: outputs_and_gradients(
+        lambda *arrays: F.convolution_2d(*arrays, pad=pad), inputs)), dtype)
+
+
+def test_winograds_algorithm_is_for_some_convolutions():
+    def suits(h, w, *, channels=64, out=64, kernel=3, stride=1, pad=1):
+        return winograd.suits((8, h, w, channels), (out, kernel, kernel, channels),
+                              (stride, stride), (pad, pad))
+    assert suits(32, 32) and suits(4, 4) and suits(8, 6) and suits(31, 31)
+    assert not suits(2, 2) and not suits(5, 5)  # most taps meet padding, tiles reach beyond y
+    assert not suits(32, 32, stride=2) and not suits(32, 32, kernel=5) and not suits(32, 32, pad=3)
+    assert not suits(32, 32, channels=3) and not suits(32, 32, out=10)
+
+
+@pytest.mark.parametrize('shape', [(4, 64, 32, 32), (8, 256, 8, 8), (16, 512, 4, 4)])
+def test_float32_errors_of_winograds_algorithm_are_near_those_of_chainers(shape):
+    random = np.random.RandomState(0)
+    inputs = [np.maximum(random.normal(size=shape), 0),
+              random.normal(size=(shape[1], shape[1], 3, 3))]
+
+    def compute(dtype):
+        return outputs_and_gradients(lambda *arrays: F.convolution_2d(*arrays, pad=1),
+                                     [x.astype('f').astype(dtype) for x in inputs])
+    exact = compute('d')
+    for expected, one, other in zip(exact, *both(lambda: compute('f'))):
+        error = np.linalg.norm(one - expected), np.linalg.norm(other - expected)
+        assert error[1] <= 3 * error[0], (error[0], error[1], np.linalg.norm(expected))
+
+
 @pytest.mark.parametrize('n, channels, out, size, kernel, stride, pad', [
-    (33, 64, 64, 16, 3, 1, 1),  # several chunks of columns, the last one ragged
-    (33, 32, 48, 17, 3, 2, 1),
-    (9, 3, 64, 32, 7, 2, 3),
+    (33, 64, 64, 16, 3, 1, 1),  # several chunks of images, the last one ragged
+    (3, 256, 256, 4, 3, 1, 1),
+    (33, 32, 48, 17, 3, 2, 1), (40, 32, 36, 16, 5, 1, 2), (3, 32, 300, 9, 5, 1, 2),
+    (9, 3, 64, 32, 7, 2, 3), (70, 3, 64, 32, 3, 1, 1),
+    (600, 64, 64, 4, 1, 1, 0), (3, 1024, 300, 1, 1, 1, 0), (3, 300, 1024, 1, 1, 1, 0),
     (130, 64, 32, 2, 3, 1, 1), (130, 64, 32, 1, 3, 1, 1)])
 def test_convolution_of_the_sizes_of_a_network(n, channels, out, size, kernel, stride, pad):
     random = np.random.RandomState(0)
@@ -182,15 +223,22 @@ def test_relu_at_zero_and_beyond_numbers():
 
 def test_arrays_of_many_blocks_on_several_threads_are_bit_identical_to_one(monkeypatch):
     random = np.random.RandomState(0)
-    x = channels_last(random.normal(size=(40, 96, 24, 24)).astype('f'))  # 34 blocks
+    x = channels_last(random.normal(size=(40, 96, 24, 24)).astype('f'))  # 9 blocks
     link = L.BatchNormalization(96)
+    kernels = [random.normal(size=shape).astype('f') for shape in
+               [(96, 96, 3, 3), (96, 96, 1, 1), (32, 96, 5, 5)]]
 
     def compute():
+        def function(x, *kernels):
+            h = F.relu(link(x) + x)
+            for W in kernels:
+                h = F.convolution_2d(h, W, pad=W.shape[2] // 2)
+            return h
         with engine.replaced():
-            return outputs_and_gradients(lambda x: F.relu(link(x) + x), [x])
+            return outputs_and_gradients(function, [x, *kernels])
     found = []
     for count in 1, 2, 3:
-        monkeypatch.setattr(blocks, 'threads', lambda: count)
+        monkeypatch.setattr(threads, 'threads', lambda: count)
         found.append(compute())
     for other in found[1:]:
         for a, b in zip(found[0], other):
@@ -198,13 +246,37 @@ def test_arrays_of_many_blocks_on_several_threads_are_bit_identical_to_one(monke
 
 
 def test_an_error_in_a_thread_is_raised(monkeypatch):
-    monkeypatch.setattr(blocks, 'threads', lambda: 2)
+    monkeypatch.setattr(threads, 'threads', lambda: 2)
 
     def fail(part):
         if part.start:
             raise ValueError('here')
     with pytest.raises(ValueError, match='here'):
-        blocks.each(fail, 10, 1, blocks.SHARED)
+        threads.each(fail, 10, 1, threads.WORTH)
+
+
+def test_a_forked_process_has_threads_of_its_own():
+    print_status = in_process('''if True:
+        import os, engine
+        from engine.cpu.threads import WORTH, each
+        assert each(lambda part: part.start, 4, 1, WORTH) == [0, 1, 2, 3]
+        child = os.fork()
+        assert each(lambda part: part.start, 4, 1, WORTH) == [0, 1, 2, 3]
+        if child == 0:
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ''', OMP_NUM_THREADS='2')
+    assert print_status == '7'
+
+
+def test_blas_keeps_to_one_thread_while_the_engine_is_on():
+    def counts():
+        return [blas['num_threads'] for blas in threadpool_info() if blas['user_api'] == 'blas']
+    before = counts()
+    with engine.replaced():
+        assert set(counts()) <= {1}
+        engine.switch(True)  # once more, which changes nothing
+    assert counts() == before
 
 
 # Optimizers
@@ -401,20 +473,21 @@ def in_process(code, **values):
     surroundings = {name: value for name, value in os.environ.items()
                     if not name.startswith('OPENBLAS')}
     return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env={**surroundings, **values},
-                          capture_output=True, text=True, check=True).stdout.strip()
+                          capture_output=True, text=True, check=True, timeout=300).stdout.strip()
 
 
-SHOW = 'import os, engine; print(engine.environment.SET, os.environ["OPENBLAS_THREAD_TIMEOUT"])'
-
-
-def test_the_environment_is_prepared_before_numpy_and_the_users_stays():
-    assert "'OPENBLAS_THREAD_TIMEOUT': '10'" in in_process(f'import recipe; {SHOW}')
-    assert 'TIMEOUT' not in in_process(SHOW, OPENBLAS_THREAD_TIMEOUT='7').split('}')[0]
-    assert in_process(SHOW, OPENBLAS_THREAD_TIMEOUT='7').endswith('7')
-    late = in_process('import numpy, engine; print(engine.environment.SET)')
-    assert late == '{}'
+def test_the_environment_is_prepared_before_numpy_and_the_users_stays(monkeypatch):
+    monkeypatch.setattr(environment, 'cpu_flags', lambda: AVX512)
+    monkeypatch.setattr(os, 'environ', {})
+    assert environment.prepare() == {}  # too late
+    monkeypatch.delitem(sys.modules, 'numpy')
+    assert environment.prepare() == {'OPENBLAS_CORETYPE': 'SkylakeX'} == os.environ
+    monkeypatch.setattr(os, 'environ', {'OPENBLAS_CORETYPE': 'Zen'})
+    assert environment.prepare() == {} and os.environ == {'OPENBLAS_CORETYPE': 'Zen'}
+    assert environment.in_effect() == {'OPENBLAS_CORETYPE': 'Zen'}
 
 
 @pytest.mark.parametrize('script', ['train_baseline', 'train_manifoldmixup'])
 def test_the_scripts_prepare_it(script):
-    assert 'TIMEOUT' in in_process(f'import {script}; import engine; print(engine.environment.SET)')
+    order = in_process(f'import sys, {script}; print(*sys.modules)').split()
+    assert order.index('engine.environment') < order.index('numpy')

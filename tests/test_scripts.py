@@ -112,8 +112,8 @@ def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
     assert ('mixup_alpha' in record['options']) == (method == 'manifoldmixup')
     assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
     start, = record['starts']
-    assert record['options']['engine'] == 'fast' 
-    assert start['environment'] == engine.environment.in_effect() != {}
+    assert record['options']['engine'] == 'fast'
+    assert start['environment'] == engine.environment.in_effect()
     assert start['iteration'] == 0 and start['versions']['chainer'].startswith('7.8.1')
     assert start['command'].startswith(f'python train_{method}.py --dataset')
 

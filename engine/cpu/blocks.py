@@ -1,8 +1,7 @@
 """Passes over large arrays in blocks, shared among threads.
 
 NumPy runs one operation at a time over whole arrays, in one thread.  Several operations in a row
-over a block each read it from the cache instead of from memory, and while NumPy works on a block
-Python may start the next in another thread.
+over a block each read it from the cache instead of from memory.
 """
 import numpy as np
 
@@ -37,8 +36,8 @@ def column_sum(block):
     return np.ones(len(block), block.dtype) @ block
 
 
-# NumPy spends as long on the beginning of a row as on hundreds of its elements.  So a matrix of few
-# columns is seen as one of several of its rows in each row, with parameters of its columns repeated.
+# NumPy spends as long on the beginning of a row as on hundreds of its elements.  So several rows of
+# a matrix are seen as one, and what belongs to its columns is repeated.
 
 def widened(matrix):
     rows, columns = matrix.shape

@@ -6,7 +6,7 @@ computation and both gradients have the same three ways:
 - a 1x1 kernel is one product;
 - for a 3x3 kernel with stride 1, Winograd's algorithm needs fewer multiplications, see
   ``winograd.py``;
-- otherwise im2col, in chunks of the batch.  The places of the output are grouped by the taps that meet the input there, so
+- otherwise im2col.  The places of the output are grouped by the taps that meet the input there, so
   that padding is neither stored nor multiplied.  The columns are made again for the gradients,
   which takes less time than to read them from memory.
 """

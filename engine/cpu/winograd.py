@@ -20,9 +20,8 @@ ELEMENTS = 1 << 15  # of the inputs of so many tiles at one of the 4x4 places
 FEWEST = 32  # channels; with fewer, the transforms take longer than the products
 SHARES = 4  # of the images, whose gradients of the weights are added at the end
 
-# Rows of B^T and of A (but for the sign of its last one) as what is done to two operands.
+# Each row of B^T as what is done to which two of four operands.
 B = (np.subtract, 0, 2), (np.add, 1, 2), (np.subtract, 2, 1), (np.subtract, 1, 3)
-A = (lambda x, _, out: np.copyto(out, x)), np.add, np.subtract, (lambda _, x, out: np.copyto(out, x))
 
 
 def suits(x_shape, w_shape, stride, pad):
@@ -36,7 +35,7 @@ def suits(x_shape, w_shape, stride, pad):
     direct = [sum(min(3, size + p - i) - max(0, p - i) for i in range(out))
               for size, out, p in zip(x_shape[1:3], sizes, pad)]
     tiled = [4 * tiles_along(out) for out in sizes]
-    return 2 * direct[0] * direct[1] >= 3 * tiled[0] * tiled[1]
+    return 2 * direct[0] * direct[1] > 3 * tiled[0] * tiled[1]
 
 
 def tiles_along(size):
@@ -143,7 +142,11 @@ class OutputTiles:
 
     def row(self, a):
         """Of row a of each tile: (4, tiles, O), which lasts until the next call."""
-        A[a](*self.lines, out=self.both[::3])
+        out = self.both[::3]
+        if a in (0, 3):
+            out[...] = self.lines[a // 3]
+        else:
+            (np.add if a == 1 else np.subtract)(*self.lines, out=out)
         first, plus, minus, last = self.both
         np.add(first, last, out=plus)
         np.subtract(first, last, out=minus)
