@@ -1,12 +1,13 @@
 """Seconds per training step on the CPU: stock Chainer, this engine, and PyTorch in two layouts.
 
-    python -m benchmarks.training_step                                 six to eight minutes
+    python -m benchmarks.training_step                                 some ten minutes
     python -m benchmarks.training_step --case resnet50-imagenet-32     one network
 
 A step is forward, backward and Adam, on 32x32 images of 10 classes.  Each contestant lives in a
 process of its own, all with the same number of threads and the settings of malloc that suit
 PyTorch best; they take turns, and the first steps of each are not counted.  Median and middle half
-of the steps, peak memory, the time that imports take; a table, then one line of JSON.
+of the steps, peak memory, the time that imports take and, unless --case is given, that of ``make
+demo``; a table, then one line of JSON.
 """
 import collections
 import contextlib
@@ -16,9 +17,11 @@ import json
 import os
 import platform
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 # A worker imports nothing that it does not measure, and the engine before NumPy: so this module
@@ -191,6 +194,21 @@ def import_seconds():
     return round(sorted(float(python(code).communicate()[0]) for _ in range(3))[1], 2)
 
 
+def demo_seconds():
+    """Both trainings of ``make demo`` and their comparison, installation left out."""
+    from recipe.errors import Invalid
+    if not shutil.which('make'):
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        start = time.perf_counter()
+        demo = subprocess.run(
+            ['make', 'demo', f'PYTHON={sys.executable}', f'DEMO=--out {directory}/demo'],
+            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if demo.returncode:
+            raise Invalid(f'make demo ended with status {demo.returncode}: {demo.stderr[-200:]}')
+        return round(time.perf_counter() - start, 1)
+
+
 def print_table(row):
     print('\n{case}: batch {batch}, {parameters:,} parameters, {steps} steps each'.format(**row))
     print(f'{"":<24}{"s/step":>8}{"25-75 %":>16}{"peak MiB":>10}{"x PyTorch":>11}')
@@ -239,6 +257,9 @@ def main():
     report = {'machine': machine, 'commit': run_directory.commit(), 'settings': SETTINGS,
               'rounds': args.rounds, 'import_seconds': import_seconds(), 'cases': []}
     print(f'import {MODULES}: {report["import_seconds"]} s', flush=True)
+    if not args.case:
+        report['demo_seconds'] = demo_seconds()
+        print(f'make demo: {report["demo_seconds"]} s', flush=True)
     with tqdm(total=len(cases) * len(contestants) * (1 + args.rounds), disable=None) as progress:
         for name, case in cases.items():
             progress.set_description(name)
