@@ -8,11 +8,12 @@ Imported before NumPy, it also sets what OpenBLAS reads from the environment at 
 ``environment.py``.
 """
 from engine import environment  # before NumPy
-from engine.cpu.layout import lay_out_weights
+from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
-from engine import functions, optimizers
+from engine import bottleneck, functions, optimizers
 
-__all__ = ['ENGINES', 'environment', 'functions', 'optimizers', 'replaced', 'switch', 'use']
+__all__ = ['ENGINES', 'bottleneck', 'environment', 'functions', 'optimizers', 'replaced', 'switch',
+           'use']
 
 ENGINES = 'fast', 'stock'
 

@@ -1,9 +1,9 @@
 """Which of Chainer's functions compute by the engine.
 
 Each replacement is handed Chainer's own as ``stock``, and leaves to it whatever it does not cover:
-other arrays than NumPy's, other dtypes than float32 and float64, dilation, groups, other axes.
+arrays without a backend, dilation, groups, other axes.  What Chainer's own notes on the node for
+its gradients, it notes too.
 """
-import numpy as np
 from chainer.functions.activation import relu
 from chainer.functions.array import permutate
 from chainer.functions.connection import convolution_2d, deconvolution_2d
@@ -11,15 +11,9 @@ from chainer.functions.math import basic_math
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
 
-from engine.cpu import activation, convolution, normalization, pooling
-from engine.cpu.layout import from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
+from engine.backends import backend
+from engine.layout import from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
 from engine.seam import replaces
-
-
-def covered(*arrays):
-    """Whether these are NumPy's arrays, all float32 or all float64."""
-    return (all(isinstance(array, np.ndarray) for array in arrays)
-            and {array.dtype.char for array in arrays} in ({'f'}, {'d'}))
 
 
 # Convolution: the three functions of which Chainer makes its gradients of any order
@@ -34,10 +28,11 @@ def geometry(node):
 
 @replaces(convolution_2d.Convolution2DFunction, '_forward_cpu_core')
 def convolve(stock, node, x, W, b):
-    if not (covered(x, W) and is_plain(node)):
+    ops = backend(x, W)
+    if not ops or not is_plain(node):
         return stock(node, x, W, b)
     node._get_out_size(x.shape, W.shape)  # raises where the output would be empty
-    y = convolution.forward(to_nhwc(x), to_nhwc(W), *geometry(node))
+    y = ops.convolution.forward(to_nhwc(x), to_nhwc(W), *geometry(node))
     if b is not None:
         y += b
     return to_nchw(y),
@@ -45,19 +40,21 @@ def convolve(stock, node, x, W, b):
 
 @replaces(convolution_2d.Convolution2DGradW, '_forward_cpu_core')
 def convolution_weight_gradient(stock, node, x, gy):
-    if not (covered(x, gy) and is_plain(node)):
+    ops = backend(x, gy)
+    if not ops or not is_plain(node):
         return stock(node, x, gy)
     out, channels, kh, kw = node.W_shape
-    gW = convolution.weight_gradient(
+    gW = ops.convolution.weight_gradient(
         to_nhwc(x), to_nhwc(gy), (out, kh, kw, channels), *geometry(node))
     return to_nchw(gW).astype(node.W_dtype, copy=False),
 
 
 @replaces(deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core')
 def convolution_input_gradient(stock, node, gy, W, b):
-    if not (covered(gy, W) and is_plain(node)):
+    ops = backend(gy, W)
+    if not ops or not is_plain(node):
         return stock(node, gy, W, b)
-    gx = convolution.input_gradient(
+    gx = ops.convolution.input_gradient(
         to_nhwc(gy), to_nhwc(W), (len(gy), node.outh, node.outw, W.shape[1]), *geometry(node))
     if b is not None:
         gx += b
@@ -69,33 +66,37 @@ def convolution_input_gradient(stock, node, gy, W, b):
 BATCH_NORMALIZATION = batch_normalization.GeneralBatchNormalizationImpl
 
 
-def is_per_channel(x, axis, gamma):
-    return covered(x, gamma) and (x.ndim, axis) in ((2, (0,)), (4, (0, 2, 3)))
+def is_per_channel(x, axis):
+    return (x.ndim, axis) in ((2, (0,)), (4, (0, 2, 3)))
 
 
 @replaces(BATCH_NORMALIZATION, 'get_mean_and_var')
 def mean_and_variance(stock, impl, axis, gamma, x, xp, dtype):
-    if not is_per_channel(x, axis, gamma):
+    ops = backend(x, gamma)
+    if not ops or not is_per_channel(x, axis):
         return stock(impl, axis, gamma, x, xp, dtype)
-    return normalization.mean_and_variance(to_rows(x))
+    return ops.normalization.mean_and_variance(to_rows(x))
 
 
 @replaces(batch_normalization, '_apply_bn_fwd')
 def normalize(stock, xp, x, mean, inv_std, gamma, beta):
     parameters = mean, inv_std, gamma, beta  # each expanded to broadcast with x
-    if not (covered(x, *parameters) and x.ndim in (2, 4)
-            and all(p.ndim == x.ndim and p.size == p.shape[1] == x.shape[1] for p in parameters)):
+    ops = backend(x, *parameters)
+    if not ops or x.ndim not in (2, 4) or any(
+            p.ndim != x.ndim or not p.size == p.shape[1] == x.shape[1] for p in parameters):
         return stock(xp, x, *parameters)
-    y = normalization.normalize(to_rows(x), *(p.ravel() for p in parameters))
+    y = ops.normalization.normalize(to_rows(x), *(p.ravel() for p in parameters))
     return from_rows(y, x.shape)
 
 
 @replaces(BATCH_NORMALIZATION, 'backward')
 def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std,
                             *others):
-    if not (is_per_channel(x, axis, gamma) and covered(x, gy)):
+    ops = backend(x, gy, gamma)
+    if not ops or not is_per_channel(x, axis):
         return stock(impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, *others)
-    gx, ggamma, gbeta = normalization.gradients(to_rows(x), to_rows(gy), mean, inv_std, gamma)
+    gx, ggamma, gbeta, _ = ops.normalization.gradients(
+        to_rows(x), to_rows(gy), mean, inv_std, gamma)
     return from_rows(gx, x.shape), x_layout, ggamma, gbeta
 
 
@@ -104,9 +105,10 @@ def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expan
 @replaces(max_pooling_nd.MaxPoolingND, 'forward_cpu')
 def max_pooling(stock, node, inputs):
     x, = inputs
-    if not (covered(x) and is_channels_last(x) and node.pad == (0, 0)):
+    ops = backend(x)
+    if not ops or not is_channels_last(x) or node.pad != (0, 0):
         return stock(node, inputs)
-    y, indexes = pooling.maximum(to_nhwc(x), node.ksize, node.stride, node.cover_all)
+    y, indexes = ops.pooling.maximum(to_nhwc(x), node.ksize, node.stride, node.cover_all)
     node._in_shape, node._in_dtype = x.shape, x.dtype
     node.indexes = to_nchw(indexes)
     return to_nchw(y),
@@ -115,38 +117,45 @@ def max_pooling(stock, node, inputs):
 @replaces(max_pooling_nd.MaxPoolingNDGrad, 'forward_cpu')
 def max_pooling_gradient(stock, node, inputs):
     gy, = inputs
+    ops = backend(gy)
     pool = node.func
-    if not (covered(gy) and is_channels_last(pool.indexes) and pool.pad == (0, 0)):
+    if not ops or not is_channels_last(pool.indexes) or pool.pad != (0, 0):
         return stock(node, inputs)
     n, c, h, w = pool._in_shape
-    return to_nchw(pooling.maximum_gradient(
+    return to_nchw(ops.pooling.maximum_gradient(
         to_nhwc(gy), to_nhwc(pool.indexes), (n, h, w, c), pool.ksize, pool.stride)),
+
+
+def is_global(node, x_shape):
+    return x_shape[2:] == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)
 
 
 @replaces(average_pooling_2d.AveragePooling2D, 'forward_cpu')
 def global_average_pooling(stock, node, inputs):
     x, = inputs
-    if not (covered(x) and x.shape[2:] == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)):
+    ops = backend(x)
+    if not ops or not is_global(node, x.shape):
         return stock(node, inputs)
     node._in_shape, node._in_dtype = x.shape, x.dtype
-    return x.mean(axis=(2, 3), keepdims=True),
+    return to_nchw(ops.pooling.average(to_nhwc(x))),
 
 
 @replaces(average_pooling_2d.AveragePooling2DGrad, 'forward_cpu')
 def global_average_pooling_gradient(stock, node, inputs):
     gy, = inputs
-    n, c, h, w = node._in_shape
-    if not (covered(gy) and (h, w) == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)):
+    ops = backend(gy)
+    if not ops or not is_global(node, node._in_shape):
         return stock(node, inputs)
-    return to_nchw(np.repeat(to_nhwc(gy / (h * w)), h * w, axis=1).reshape(n, h, w, c)),
+    n, c, h, w = node._in_shape
+    return to_nchw(ops.pooling.average_gradient(to_nhwc(gy), (n, h, w, c))),
 
 
 # Elementwise functions keep the layout of what they are given
 
 @replaces(relu.ReLU, 'forward_cpu')
 def rectify(stock, node, inputs):
-    x, = inputs
-    y = activation.relu(x) if covered(x) else None
+    ops = backend(*inputs)
+    y = ops.activation.relu(*inputs) if ops else None
     if y is None:
         return stock(node, inputs)
     node.retain_outputs((0,))
@@ -155,20 +164,21 @@ def rectify(stock, node, inputs):
 
 @replaces(relu.ReLUGrad2, 'forward_cpu')
 def rectifier_gradient(stock, node, inputs):
-    gy, = inputs
-    gx = activation.relu_gradient(node.b, gy) if covered(node.b, gy) else None
+    ops = backend(node.b, *inputs)
+    gx = ops.activation.relu_gradient(node.b, *inputs) if ops else None
     return stock(node, inputs) if gx is None else (gx,)
 
 
 @replaces(basic_math.Add, 'forward')
 def add(stock, node, inputs):
-    y = activation.add(*inputs) if covered(*inputs) else None
+    ops = backend(*inputs)
+    y = ops.activation.add(*inputs) if ops and len(inputs) == 2 else None
     return stock(node, inputs) if y is None else (y,)
 
 
 @replaces(permutate.Permutate, '_permutate')
 def permute(stock, node, x, indices, inv):
-    if node.axis != 0 or not is_channels_last(x):
+    if not backend(x) or node.axis != 0 or not is_channels_last(x):
         return stock(node, x, indices, inv)
     if inv:
         indices = permutate._inverse_indices(indices)

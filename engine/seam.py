@@ -7,20 +7,24 @@ from engine.cpu.threads import BLAS
 REPLACEMENTS = []  # (class or module of Chainer's, name in it, Chainer's function, ours)
 
 
-def replaces(owner, name):
+def replaces(owner, *names):
     """Decorator: while the engine is on, ``owner.name(...)`` is ``function(stock, ...)``.
 
     ``stock`` is Chainer's own, to which a function hands on what it does not do itself.
     """
     def register(function):
-        stock = getattr(owner, name)
-
-        @functools.wraps(stock)
-        def replacement(*args):
-            return function(stock, *args)
-        REPLACEMENTS.append((owner, name, stock, replacement))
+        for name in names:
+            stock = getattr(owner, name)
+            REPLACEMENTS.append((owner, name, stock, with_stock(function, stock)))
         return function
     return register
+
+
+def with_stock(function, stock):
+    @functools.wraps(stock)
+    def replacement(*args):
+        return function(stock, *args)
+    return replacement
 
 
 def switch(on):

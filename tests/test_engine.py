@@ -10,13 +10,14 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
+from chainer.links.model.vision import resnet
 from hypothesis import assume, given, settings, strategies as st
 from threadpoolctl import threadpool_info
 
 import engine
 from engine import environment
 from engine.cpu import threads, winograd
-from engine.cpu.layout import is_channels_last, lay_out_weights, to_nchw, to_nhwc
+from engine.layout import is_channels_last, lay_out_weights, to_nchw, to_nhwc
 from mixup import ManifoldMixupClassifier, mixup_data
 from model import ResNet50
 from tests.reference.cases import LAM, N_CLASS, batch
@@ -279,6 +280,102 @@ def test_blas_keeps_to_one_thread_while_the_engine_is_on():
     assert counts() == before
 
 
+# Batch normalization, a sum and ReLU in one node
+
+def bottleneck(kind, dtype):
+    """A block of Chainer's with values that tell its parameters apart."""
+    with chainer.using_config('dtype', np.dtype(dtype)):
+        block = {'A': lambda: resnet.BottleneckA(6, 4, 8, 2),
+                 'B': lambda: resnet.BottleneckB(6, 4)}[kind]()
+    random = np.random.RandomState(0)
+    for array in arrays(block).values():
+        array[...] = random.uniform(.5, 1.5, size=array.shape)
+    return block
+
+
+@pytest.mark.parametrize('kind', 'AB')
+@pytest.mark.parametrize('dtype', 'fd')
+@pytest.mark.parametrize('train', [True, False])
+def test_bottlenecks_their_gradients_and_statistics(kind, dtype, train):
+    x = np.random.RandomState(1).normal(size=(5, 6, 7, 7)).astype(dtype)
+
+    def compute():
+        block = bottleneck(kind, dtype)
+        with chainer.using_config('train', train):
+            found = outputs_and_gradients(block, [x])
+            with chainer.no_backprop_mode():
+                found.append(block(x).array)
+        return [*found, *(p.grad for _, p in sorted(block.namedparams())), *arrays(block).values()]
+    for x in x, channels_last(x):
+        assert_same(*both(compute), dtype)
+
+
+def nodes(y):
+    """The functions behind a variable, by name."""
+    found, todo = [], [y.creator_node]
+    while todo:
+        node = todo.pop()
+        if node is not None:
+            found.append(node.label)
+            todo += [x.creator_node for x in node.inputs]
+    return found
+
+
+def test_a_bottleneck_normalizes_adds_and_rectifies_in_one_node():
+    x = np.zeros((2, 6, 3, 3), 'f')
+    with engine.replaced():
+        found = nodes(bottleneck('B', 'f')(x))
+    assert sorted(found) == 3 * ['BatchNormalizationReLU'] + 3 * ['Convolution2DFunction']
+
+
+class Normalization(L.BatchNormalization):
+    pass
+
+
+class CountNormalizations(chainer.LinkHook):
+
+    name = 'CountNormalizations'
+    count = 0
+
+    def forward_postprocess(self, args):
+        self.count += isinstance(args.link, L.BatchNormalization)
+
+
+@pytest.mark.parametrize('case', ['half', 'one pixel', 'subclass', 'hook', 'no beta', 'finetuned'])
+def test_a_bottleneck_that_is_not_fused_is_made_of_chainers_nodes(case):
+    x = np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f')
+    x = {'half': x.astype('e'), 'one pixel': x[:1, :, :1, :1]}.get(case, x)
+
+    def compute():
+        block = bottleneck('B', 'e' if case == 'half' else 'f')
+        with block.init_scope():
+            if case in ('subclass', 'no beta'):
+                for name, n in ('bn1', 4), ('bn2', 4), ('bn3', 6):
+                    delattr(block, name)
+                    setattr(block, name, Normalization(n) if case == 'subclass' else
+                            L.BatchNormalization(n, use_beta=False))
+        hook = CountNormalizations()
+        with hook if case == 'hook' else contextlib.nullcontext(), chainer.using_config('train', case != 'finetuned'):
+            y = block(x)
+        assert hook.count == (3 if case == 'hook' else 0)
+        assert 'ReLU' in nodes(y) and 'BatchNormalizationReLU' not in nodes(y)
+        return [y.array]
+    with pytest.warns(UserWarning) if case == 'one pixel' else contextlib.nullcontext():
+        stock, fast = both(compute)
+    assert_same(stock, fast, 'f')
+
+
+def test_statistics_do_not_change_when_a_bottleneck_is_computed_again():
+    block = bottleneck('B', 'f')
+    x = chainer.Variable(np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f'))
+    with engine.replaced():
+        y = F.forget(block, x)
+        before = copy.deepcopy(arrays(block))
+        F.sum(y).backward()
+    for name, array in arrays(block).items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
 # Optimizers
 
 @pytest.mark.parametrize('make', [
@@ -389,6 +486,20 @@ def test_second_order_gradients():
         h = F.relu(F.batch_normalization(h, *inputs[2:]))
         h = F.max_pooling_2d(h, 3, 2)
         y = F.sum(F.average_pooling_2d(h, h.shape[2:]) ** 2)
+        first = chainer.grad([y], inputs, enable_double_backprop=True)
+        second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)
+        return [g.array for g in (*first, *second)]
+    assert_same(*both(compute), 'd')
+
+
+@pytest.mark.parametrize('kind', 'AB')
+def test_second_order_gradients_of_a_bottleneck(kind):
+    x = np.random.RandomState(1).normal(size=(3, 6, 5, 5))
+
+    def compute():
+        block = bottleneck(kind, 'd')
+        inputs = [chainer.Variable(x), block.bn3.gamma, block.bn2.beta, block.conv1.W]
+        y = F.sum(block(inputs[0]) ** 2)
         first = chainer.grad([y], inputs, enable_double_backprop=True)
         second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)
         return [g.array for g in (*first, *second)]

@@ -1,6 +1,7 @@
 """Batch normalization of the columns of a matrix, (rows, channels)."""
 import numpy as np
 
+from engine.cpu.activation import rectify, rectify_gradient
 from engine.cpu.blocks import block_rows, column_sum, each_row_block, folded, repeated, widened
 
 
@@ -26,44 +27,61 @@ def mean_and_variance(x):
     return near + deviation, folded(squares, channels) / m - deviation * deviation
 
 
-def normalize(x, mean, inv_std, gamma, beta):
-    """gamma * (x - mean) * inv_std + beta"""
+def normalize(x, mean, inv_std, gamma, beta, residual=None, relu=False):
+    """gamma * (x - mean) * inv_std + beta, plus a residual; with ``relu``, 0 where that is less."""
     y = np.empty_like(x)
     x, out = widened(x), widened(y)
+    residual = None if residual is None else widened(residual)
     mean, scale, beta = (repeated(row, x) for row in (mean, gamma * inv_std, beta))
 
     def part(block):
         part = np.subtract(x[block], mean, out=out[block])
         part *= scale
         part += beta
+        if residual is not None:
+            part += residual[block]
+        if relu:
+            rectify(part, out=part)
     each_row_block(part, x)
     return y
 
 
-def gradients(x, gy, mean, inv_std, gamma):
-    """Of x, gamma and beta."""
+def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
+    """Of x, gamma, beta and the residual, of which there may be none.
+
+    ``y`` is what :func:`normalize` returned where it was by ``relu``.
+    """
     m = x.dtype.type(len(x))
     channels = x.shape[1]
     gx = np.empty_like(x)
+    if y is None:
+        gh = gy
+    else:  # before ReLU; where nobody asks for it, it makes room for gx
+        gh = np.empty_like(x) if residual else gx
+        y = widened(y)
+    gh, rows = widened(gh), gh
     x, gy, out = widened(x), widened(gy), widened(gx)
     mean_row = repeated(mean, x)
 
     def sums(block):
+        if y is not None:
+            rectify_gradient(y[block], gy[block], out=gh[block])
         product = x[block] - mean_row
-        product *= gy[block]
-        return np.array([column_sum(product), column_sum(gy[block])])
+        product *= gh[block]
+        return np.array([column_sum(product), column_sum(gh[block])])
     ggamma, gbeta = (folded(total, channels) for total in sum(each_row_block(sums, x)))
     ggamma *= inv_std
 
-    # gx = scale * (gy - gbeta / m - (x - mean) * inv_std * ggamma / m)
+    # gx = scale * (gh - gbeta / m - (x - mean) * inv_std * ggamma / m)
     scale = gamma * inv_std
     slope = -scale * inv_std * ggamma / m
     offset = -scale * gbeta / m - slope * mean
     scale, slope, offset = (repeated(row, x) for row in (scale, slope, offset))
 
     def part(block):
-        part = np.multiply(x[block], slope, out=out[block])
-        part += offset
-        part += gy[block] * scale
+        deviation = x[block] * slope
+        deviation += offset
+        part = np.multiply(gh[block], scale, out=out[block])
+        part += deviation
     each_row_block(part, x)
-    return gx, ggamma, gbeta
+    return gx, ggamma, gbeta, rows

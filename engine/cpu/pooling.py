@@ -1,4 +1,4 @@
-"""Max pooling on channels-last arrays, without padding.
+"""Pooling of channels-last arrays, without padding.
 
 Shapes: x (N, H, W, C), y (N, H', W', C).  ``indexes`` has the shape of y and says which place of
 its window each maximum is, counted in rows, as in Chainer's MaxPoolingND.
@@ -34,6 +34,17 @@ def maximum_gradient(gy, indexes, x_shape, kernel, stride):
         for place, met, values in places(gx[images], kernel, stride, gy.shape[1:3]):
             values += gy[images][met] * (indexes[images][met] == place)
     each(part, len(gx), IMAGES, gx.size)
+    return gx
+
+
+def average(x):
+    """Over all pixels: (N, 1, 1, C)."""
+    return x.mean(axis=(1, 2), keepdims=True)
+
+
+def average_gradient(gy, x_shape):
+    gx = np.empty(x_shape, gy.dtype)
+    gx[...] = gy / (x_shape[1] * x_shape[2])
     return gx
 
 

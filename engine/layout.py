@@ -5,12 +5,12 @@ An array of shape (N, C, H, W) is channels-last where its memory is that of a co
 matrices and batch normalization a matter of columns.
 """
 import chainer
-import numpy as np
 
 
 def to_nhwc(x):
     """The contiguous (N, H, W, C) array of an (N, C, H, W) one; a view where x is channels-last."""
-    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    xp = chainer.backend.get_array_module(x)
+    return xp.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
 def to_nchw(x):
@@ -19,7 +19,7 @@ def to_nchw(x):
 
 
 def is_channels_last(x):
-    return isinstance(x, np.ndarray) and x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous
+    return x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 def to_rows(x):
