@@ -8,15 +8,17 @@ with x a tile of 4x4 inputs, one channel of it, w the kernel, and the product * 
 channels, which makes 16 products of matrices (tiles, C) @ (C, O) of a batch.  The gradients are the
 same sums read the other way.  Shapes are those of ``convolution.py``.
 
-All is done for one row of the 4x4 after another, over as many images as have ``TILES`` tiles, so
+All is done for one row of the 4x4 after another, over as many images as have some hundred tiles, so
 that what belongs to them stays in the cache.
 """
 import numpy as np
 
 from engine.cpu.threads import each
 
-TILES = 128  # at once, or more of few channels: BLAS rearranges the kernels for each product
-ELEMENTS = 1 << 15  # of the inputs of so many tiles at one of the 4x4 places
+# Tiles at once: enough for BLAS to rearrange the kernels, and for the gradients of the weights to be
+# added, less often; few enough that what belongs to them stays in the cache.
+TILES = 128
+ELEMENTS = 1 << 15  # of the inputs at one of the 4x4 places, where channels are few
 FEWEST = 32  # channels; with fewer, the transforms take longer than the products
 SHARES = 4  # of the images, whose gradients of the weights are added at the end
 
@@ -89,13 +91,17 @@ def weight_gradient(x, gy, pad):
     size = images_at_once(n, th * tw, max(c, out))
 
     def part(share):
-        U = np.zeros((4, 4, out, c), x.dtype)
+        U = np.empty((4, 4, out, c), x.dtype)
         for start in range(share.start, share.stop, size):
             images = slice(start, min(start + size, share.stop))
             inputs = InputTiles(x[images], th, tw, pad)
             outputs = OutputTiles(gy[images], th, tw)
             for a in range(4):
-                U[a] += np.matmul(outputs.row(a).swapaxes(1, 2), inputs.row(a))
+                factors = outputs.row(a).swapaxes(1, 2), inputs.row(a)
+                if start == share.start:
+                    np.matmul(*factors, out=U[a])
+                else:
+                    U[a] += np.matmul(*factors)
         return U
     U, *others = each(part, n, max(size, -(-n // SHARES)), gy.size * c)
     for other in others:
@@ -105,7 +111,8 @@ def weight_gradient(x, gy, pad):
 
 def images_at_once(n, tiles, channels):
     """Half of all at most."""
-    parts = max(2, -(-n * tiles // max(TILES, ELEMENTS // channels)))
+    at_once = max(TILES, ELEMENTS // channels, channels // 2)
+    parts = max(2, -(-n * tiles // at_once))
     return -(-n // parts)
 
 
