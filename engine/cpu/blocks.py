@@ -47,14 +47,17 @@ def widened(matrix):
     return matrix.reshape(rows // times, times * columns)
 
 
-def repeated(row, wide):
-    """A row of the matrix for :func:`widened` of it."""
-    return np.tile(row, wide.shape[1] // len(row))
+def repeated(rows, wide):
+    """Rows of the matrix for :func:`widened` of it."""
+    rows = np.array(rows)
+    y = np.empty((len(rows), wide.shape[1] // rows.shape[1], rows.shape[1]), rows.dtype)
+    y[...] = rows[:, np.newaxis]
+    return y.reshape(len(rows), -1)
 
 
-def folded(row, columns):
-    """A row of sums of :func:`widened` as sums of the matrix."""
-    return row.reshape(-1, columns).sum(axis=0)
+def folded(rows, columns):
+    """Rows of sums of :func:`widened` as sums of the matrix."""
+    return rows.reshape(len(rows), -1, columns).sum(axis=1)
 
 
 def flat(array):

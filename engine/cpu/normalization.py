@@ -14,7 +14,7 @@ def mean_and_variance(x):
     channels = x.shape[1]
     x = widened(x)
     first = x[:block_rows(x)]
-    near = folded(column_sum(first), channels) / x.dtype.type(first.size // channels)
+    near = folded(column_sum(first)[np.newaxis], channels) / x.dtype.type(first.size // channels)
     row = repeated(near, x)
 
     def sums(block):
@@ -22,9 +22,8 @@ def mean_and_variance(x):
         total = column_sum(deviation)
         deviation *= deviation
         return np.array([total, column_sum(deviation)])
-    total, squares = sum(each_row_block(sums, x))
-    deviation = folded(total, channels) / m
-    return near + deviation, folded(squares, channels) / m - deviation * deviation
+    deviation, squares = folded(sum(each_row_block(sums, x)), channels) / m
+    return near[0] + deviation, squares - deviation * deviation
 
 
 def normalize(x, mean, inv_std, gamma, beta, residual=None, relu=False):
@@ -32,7 +31,7 @@ def normalize(x, mean, inv_std, gamma, beta, residual=None, relu=False):
     y = np.empty_like(x)
     x, out = widened(x), widened(y)
     residual = None if residual is None else widened(residual)
-    mean, scale, beta = (repeated(row, x) for row in (mean, gamma * inv_std, beta))
+    mean, scale, beta = repeated([mean, gamma * inv_std, beta], x)
 
     def part(block):
         part = np.subtract(x[block], mean, out=out[block])
@@ -61,7 +60,7 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
         y = widened(y)
     gh, rows = widened(gh), gh
     x, gy, out = widened(x), widened(gy), widened(gx)
-    mean_row = repeated(mean, x)
+    mean_row = repeated([mean], x)
 
     def sums(block):
         if y is not None:
@@ -69,14 +68,14 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
         product = x[block] - mean_row
         product *= gh[block]
         return np.array([column_sum(product), column_sum(gh[block])])
-    ggamma, gbeta = (folded(total, channels) for total in sum(each_row_block(sums, x)))
+    ggamma, gbeta = folded(sum(each_row_block(sums, x)), channels)
     ggamma *= inv_std
 
     # gx = scale * (gh - gbeta / m - (x - mean) * inv_std * ggamma / m)
     scale = gamma * inv_std
     slope = -scale * inv_std * ggamma / m
     offset = -scale * gbeta / m - slope * mean
-    scale, slope, offset = (repeated(row, x) for row in (scale, slope, offset))
+    scale, slope, offset = repeated([scale, slope, offset], x)
 
     def part(block):
         deviation = x[block] * slope
