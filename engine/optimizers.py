@@ -2,7 +2,7 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import alike, each_block, flat
+from engine.cpu.blocks import each_block, flat, lies_as
 from engine.seam import replaces
 
 
@@ -12,23 +12,24 @@ def update(rule, parameter, states, step):
     False, and nothing done, where the parameter has gaps in its memory or another dtype than
     float32 and float64.
     """
-    if parameter.dtype.char not in 'fd' or flat(parameter.data) is None:
+    w = parameter.data
+    if w.dtype.char not in 'fd' or flat(w) is None:
         return False
     for name in states:  # as read from a snapshot they lie otherwise than the parameter
-        rule.state[name] = laid_out_as(parameter.data, rule.state[name])
-    views = alike(parameter.data, laid_out_as(parameter.data, parameter.grad),
-                  *(rule.state[name] for name in states))
+        rule.state[name] = laid_out_as(w, rule.state[name])
+    views = [flat(array) for array in (
+        w, laid_out_as(w, parameter.grad), *(rule.state[name] for name in states))]
 
     def part(block):
         arrays = [view[block] for view in views]
         step(*arrays, np.empty_like(arrays[0]))
-    each_block(part, parameter.size)
+    each_block(part, w.size)
     return True
 
 
 def laid_out_as(model, array):
     """The array, or a copy of it whose elements lie in memory as those of ``model``."""
-    if alike(model, array):
+    if lies_as(model, array):
         return array
     copy = np.empty_like(model)
     copy[...] = array
@@ -41,19 +42,20 @@ def adam_update(stock, rule, parameter):
     if parameter.grad is None or hp.amsgrad or hp.adabound:
         return stock(rule, parameter)
     rule._check_eps(parameter.dtype.type)
-    alpha = float(rule.alpha_t) * hp.eta
-    kept = 1 - hp.eta * hp.weight_decay_rate
+    beta1, beta2, eps, eta = hp.beta1, hp.beta2, hp.eps, hp.eta
+    alpha = float(rule.alpha_t) * eta
+    kept = 1 - eta * hp.weight_decay_rate
 
     def step(w, g, m, v, t):
         np.subtract(g, m, out=t)
-        t *= 1 - hp.beta1
+        t *= 1 - beta1
         m += t
         np.multiply(g, g, out=t)
         t -= v
-        t *= 1 - hp.beta2
+        t *= 1 - beta2
         v += t
         np.sqrt(v, out=t)
-        t += hp.eps
+        t += eps
         np.divide(m, t, out=t)
         t *= alpha
         if kept != 1:

@@ -70,11 +70,15 @@ def flat(array):
 
 def alike(*arrays):
     """Flat views of arrays whose elements lie in the same order, or None."""
-    first = arrays[0]
     views = [flat(array) for array in arrays]
-    same = all(array.shape == first.shape and array.dtype == first.dtype
-               and order(array) == order(first) for array in arrays)
+    same = all(lies_as(arrays[0], array) for array in arrays[1:])
     return views if same and all(view is not None for view in views) else None
+
+
+def lies_as(model, array):
+    """Whether an array is of the shape, dtype and order of elements of another one."""
+    return (array.shape == model.shape and array.dtype == model.dtype
+            and (array.strides == model.strides or order(array) == order(model)))
 
 
 def order(array):
