@@ -1,115 +1,160 @@
-"""Batch normalization, a sum and ReLU in one node, for the blocks of Chainer's ResNets.
+"""The bottlenecks of Chainer's ResNets, each of them one node.
 
-One pass over the maps then does what takes one for each of the three.
+Inside, batch normalization, sum and ReLU are one pass over the maps, and the gradient that comes
+through the residual is what the other one is added to.
 """
 import chainer
+import chainer.functions as F
 from chainer import links as L
-from chainer.functions.activation.relu import ReLUGrad2, relu
-from chainer.functions.normalization import batch_normalization
 from chainer.links.model.vision import resnet
 
 from engine.backends import backend
-from engine.layout import from_rows, to_rows
+from engine.layout import to_nchw, to_nhwc
 from engine.seam import replaces
 
 
 @replaces(resnet.BottleneckA, 'forward')
-def bottleneck_with_projection(stock, block, x):
-    h = rectified(block.bn1, block.conv1(x))
-    h = rectified(block.bn2, block.conv2(h))
-    return rectified(block.bn3, block.conv3(h), block.bn4(block.conv4(x)))
-
-
 @replaces(resnet.BottleneckB, 'forward')
 def bottleneck(stock, block, x):
-    h = rectified(block.bn1, block.conv1(x))
-    h = rectified(block.bn2, block.conv2(h))
-    return rectified(block.bn3, block.conv3(h), x)
+    links = [(block.conv1, block.bn1), (block.conv2, block.bn2), (block.conv3, block.bn3)]
+    if isinstance(block, resnet.BottleneckA):
+        links.append((block.conv4, block.bn4))
+    if not all(map(is_plain, sum(links, ()))):
+        return stock(block, x)
+    inputs = [chainer.as_variable(v) for v in (
+        x, *(v for conv, bn in links for v in (conv.W, bn.gamma, bn.beta)))]
+    if not is_covered(*inputs):
+        return stock(block, x)
+    y, = Bottleneck(links).apply(inputs)
+    return y
 
 
-def rectified(bn, x, *residual):
-    """relu(bn(x)), or relu(bn(x) + residual); one node where that is possible."""
-    if is_plain(bn):
-        inputs = [chainer.as_variable(v) for v in (x, bn.gamma, bn.beta, *residual)]
-        if can_fuse(*inputs):
-            y, = BatchNormalizationReLU(bn).apply(inputs)
-            return y
-    h = bn(x)
-    for r in residual:
-        h += r
-    return relu(h)
+def is_plain(link):
+    """Whether all that a link does is Chainer's convolution, or its batch normalization of maps."""
+    if link.local_link_hooks or chainer._get_link_hooks():
+        return False
+    if type(link) is L.Convolution2D:
+        return link.b is None and link.dilate == (1, 1) and link.groups == 1
+    return (type(link) is L.BatchNormalization and link.axis is None
+            and all(v is not None for v in (link.avg_mean, link.gamma, link.beta)))
 
 
-def is_plain(bn):
-    """Whether all that its link does is Chainer's batch normalization of maps."""
-    return (type(bn) is L.BatchNormalization and bn.axis is None and bn.avg_mean is not None
-            and bn.gamma is not None and bn.beta is not None
-            and not bn.local_link_hooks and not chainer._get_link_hooks())
-
-
-def can_fuse(x, gamma, beta, *residual):
+def is_covered(x, *parameters):
     config = chainer.config
-    return (backend(*(v.array for v in (x, gamma, beta, *residual))) is not None
-            and x.ndim == 4 and x.size > x.shape[1] == gamma.size
-            and all(r.shape == x.shape for r in residual)
+    return (all(v.array is not None for v in parameters)
+            and backend(*(v.array for v in (x, *parameters))) is not None
+            and x.ndim == 4 and x.shape[1] == parameters[0].shape[1]
+            and len(x) > 1  # Chainer may warn of a batch of one
             and (config.train or not config.enable_backprop))
 
 
-class BatchNormalizationReLU(chainer.FunctionNode):
-    """relu(bn(x) + residual) of maps (N, C, H, W).
+class Layer:
+    """A convolution, its batch normalization and, perhaps, a sum and ReLU, with its gradients.
 
-    Its inputs are x, gamma, beta and, where there is one, residual.  Statistics, the running ones
-    as well, are those of Chainer's ``BatchNormalization``; by ``chainer.config.train`` the running
-    ones are used instead, then without a gradient.
-
-    Args:
-        bn (L.BatchNormalization): The link.
+    Arrays are (N, H, W, C).
     """
 
-    def __init__(self, bn):
+    def __init__(self, conv, bn):
+        self.stride, self.pad = conv.stride, conv.pad
         self.eps, self.decay = bn.eps, bn.decay
         self.running_mean, self.running_var = bn.avg_mean, bn.avg_var
 
-    def forward(self, inputs):
-        x, gamma, beta, *residual = inputs
-        self.retain_inputs((0, 1))
-        self.retain_outputs((0,))
-        xp = chainer.backend.get_array_module(x)
-        ops = backend(x)
-        rows = to_rows(x)
+    def forward(self, ops, x, W, gamma, beta, residual=None, relu=True):
+        self.ops, self.x, self.W, self.gamma = ops, x, to_nhwc(W), gamma
+        self.h = ops.convolution.forward(x, self.W, self.stride, self.pad)
         if chainer.config.train:
-            mean, var = ops.normalization.mean_and_variance(rows)
+            self.mean, var = ops.normalization.mean_and_variance(rows(self.h))
             if not chainer.config.in_recomputing:
-                self.update_running_statistics(mean, var, len(rows))
+                self.update_running_statistics(var)
         else:
-            mean, var = self.running_mean, self.running_var
-        self.mean, self.inv_std = mean, xp.reciprocal(xp.sqrt(var + self.eps))
+            self.mean, var = self.running_mean, self.running_var
+        xp = chainer.backend.get_array_module(x)
+        self.inv_std = xp.reciprocal(xp.sqrt(var + self.eps))
         y = ops.normalization.normalize(
-            rows, self.mean, self.inv_std, gamma, beta, *map(to_rows, residual), relu=True)
-        return from_rows(y, x.shape),
+            rows(self.h), self.mean, self.inv_std, gamma, beta,
+            None if residual is None else rows(residual), relu).reshape(self.h.shape)
+        self.y = y if relu else None
+        return y
 
-    def update_running_statistics(self, mean, var, m):
+    def update_running_statistics(self, var):
+        m = self.h.size // var.size
         self.running_mean *= self.decay
-        self.running_mean += (1 - self.decay) * mean
+        self.running_mean += (1 - self.decay) * self.mean
         self.running_var *= self.decay
         self.running_var += (1 - self.decay) * (m / max(m - 1., 1.)) * var  # unbiased
 
-    def backward(self, indexes, grad_outputs):
-        x, gamma = self.get_retained_inputs()
-        y, = self.get_retained_outputs()
-        gy, = grad_outputs
-        has_residual = len(self.inputs) == 4
-        if chainer.config.enable_backprop:  # for gradients of these gradients
-            gh, = ReLUGrad2(y.array).apply((gy,))
-            gradients = batch_normalization.BatchNormalizationGrad(
-                self.eps, (None, slice(None), None, None), (0, 2, 3), self.mean, None,
-                self.inv_std, (1,), batch_normalization.GeneralBatchNormalizationImpl(), None
-            ).apply((x, gamma, gh))
-            return (*gradients, gh) if has_residual else gradients
+    def backward(self, gy, residual=False, onto=None):
+        """Gradients of x, of W, gamma and beta, and of the residual if there is one.
 
-        ops = backend(x.array, gamma.array, gy.array, y.array)
-        gx, ggamma, gbeta, gh = ops.normalization.gradients(
-            to_rows(x.array), to_rows(gy.array), self.mean, self.inv_std, gamma.array,
-            to_rows(y.array), has_residual)
-        maps = [from_rows(rows, x.shape) for rows in (gx, gh)[:1 + has_residual]]
-        return tuple(map(chainer.Variable, (maps[0], ggamma, gbeta, *maps[1:])))
+        That of x is added to ``onto`` if it is given.
+        """
+        gh, ggamma, gbeta, gr = self.ops.normalization.gradients(
+            rows(self.h), rows(gy), self.mean, self.inv_std, self.gamma,
+            None if self.y is None else rows(self.y), residual)
+        gh = gh.reshape(self.h.shape)
+        conv = self.ops.convolution
+        gW = conv.weight_gradient(self.x, gh, self.W.shape, self.stride, self.pad)
+        gx = conv.input_gradient(gh, self.W, self.x.shape, self.stride, self.pad, onto)
+        return gx, (to_nchw(gW), ggamma, gbeta), gr.reshape(self.h.shape)
+
+    def composed(self, x, W, gamma, beta):
+        """Convolution and batch normalization by Chainer."""
+        h = F.convolution_2d(x, W, stride=self.stride, pad=self.pad)
+        return F.batch_normalization(h, gamma, beta, eps=self.eps)
+
+
+def rows(x):
+    return x.reshape(-1, x.shape[-1])
+
+
+class Bottleneck(chainer.FunctionNode):
+    """relu(third(second(first(x))) + residual); the residual is x, or fourth(x).
+
+    Its inputs are x, maps (N, C, H, W), and W, gamma and beta of each layer.  Statistics, also the
+    running ones, are those of Chainer's ``BatchNormalization``; where ``chainer.config.train`` is
+    False the running ones are used, and there is no gradient.
+
+    Args:
+        links (list of tuple): A convolution and its batch normalization for each layer.
+    """
+
+    def __init__(self, links):
+        self.layers = [Layer(*pair) for pair in links]
+
+    def forward(self, inputs):
+        self.retain_inputs(tuple(range(len(inputs))))
+        x, *parameters = inputs
+        ops = backend(*inputs)
+        x = to_nhwc(x)
+        W = of_layers(parameters)
+        first, second, third, *projection = self.layers
+        h = second.forward(ops, first.forward(ops, x, *W[0]), *W[1])
+        residual = projection[0].forward(ops, x, *W[3], relu=False) if projection else x
+        return to_nchw(third.forward(ops, h, *W[2], residual)),
+
+    def backward(self, indexes, grad_outputs):
+        if chainer.config.enable_backprop:  # gradients of these gradients are wanted
+            inputs = self.get_retained_inputs()
+            return chainer.grad([self.composed(*inputs)], inputs, grad_outputs,
+                                enable_double_backprop=True)
+        first, second, third, *projection = self.layers
+        gh, third_ones, gx = third.backward(to_nhwc(grad_outputs[0].array), residual=True)
+        gh, second_ones, _ = second.backward(gh)
+        fourth_ones = ()
+        if projection:
+            gx, fourth_ones, _ = projection[0].backward(gx)
+        gx, first_ones, _ = first.backward(gh, onto=gx)
+        return tuple(map(chainer.Variable, (
+            to_nchw(gx), *first_ones, *second_ones, *third_ones, *fourth_ones)))
+
+    def composed(self, x, *parameters):
+        W = of_layers(parameters)
+        first, second, third, *projection = self.layers
+        h = F.relu(second.composed(F.relu(first.composed(x, *W[0])), *W[1]))
+        residual = projection[0].composed(x, *W[3]) if projection else x
+        return F.relu(third.composed(h, *W[2]) + residual)
+
+
+def of_layers(parameters):
+    """W, gamma and beta of each."""
+    return [parameters[i:i + 3] for i in range(0, len(parameters), 3)]

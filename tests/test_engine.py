@@ -280,20 +280,25 @@ def test_blas_keeps_to_one_thread_while_the_engine_is_on():
     assert counts() == before
 
 
-# Batch normalization, a sum and ReLU in one node
+# The blocks of ResNets
 
 def bottleneck(kind, dtype):
     """A block of Chainer's with values that tell its parameters apart."""
     with chainer.using_config('dtype', np.dtype(dtype)):
         block = {'A': lambda: resnet.BottleneckA(6, 4, 8, 2),
-                 'B': lambda: resnet.BottleneckB(6, 4)}[kind]()
+                 'A of Facebook': lambda: resnet.BottleneckA(6, 4, 8, 2, downsample_fb=True),
+                 'B': lambda: resnet.BottleneckB(6, 4),
+                 'B of 3x3': lambda: resnet.BottleneckB(6, 4)}[kind]()
+        if kind == 'B of 3x3':
+            with block.init_scope():
+                block.conv1 = L.Convolution2D(6, 4, 3, pad=1, nobias=True)
     random = np.random.RandomState(0)
     for array in arrays(block).values():
         array[...] = random.uniform(.5, 1.5, size=array.shape)
     return block
 
 
-@pytest.mark.parametrize('kind', 'AB')
+@pytest.mark.parametrize('kind', ['A', 'A of Facebook', 'B', 'B of 3x3'])
 @pytest.mark.parametrize('dtype', 'fd')
 @pytest.mark.parametrize('train', [True, False])
 def test_bottlenecks_their_gradients_and_statistics(kind, dtype, train):
@@ -321,11 +326,11 @@ def nodes(y):
     return found
 
 
-def test_a_bottleneck_normalizes_adds_and_rectifies_in_one_node():
+def test_a_bottleneck_is_one_node():
     x = np.zeros((2, 6, 3, 3), 'f')
     with engine.replaced():
         found = nodes(bottleneck('B', 'f')(x))
-    assert sorted(found) == 3 * ['BatchNormalizationReLU'] + 3 * ['Convolution2DFunction']
+    assert found == ['Bottleneck']
 
 
 class Normalization(L.BatchNormalization):
@@ -342,7 +347,7 @@ class CountNormalizations(chainer.LinkHook):
 
 
 @pytest.mark.parametrize('case', ['half', 'one pixel', 'subclass', 'hook', 'no beta', 'finetuned'])
-def test_a_bottleneck_that_is_not_fused_is_made_of_chainers_nodes(case):
+def test_another_bottleneck_is_made_of_chainers_nodes(case):
     x = np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f')
     x = {'half': x.astype('e'), 'one pixel': x[:1, :, :1, :1]}.get(case, x)
 
@@ -358,7 +363,7 @@ def test_a_bottleneck_that_is_not_fused_is_made_of_chainers_nodes(case):
         with hook if case == 'hook' else contextlib.nullcontext(), chainer.using_config('train', case != 'finetuned'):
             y = block(x)
         assert hook.count == (3 if case == 'hook' else 0)
-        assert 'ReLU' in nodes(y) and 'BatchNormalizationReLU' not in nodes(y)
+        assert 'ReLU' in nodes(y) and 'Bottleneck' not in nodes(y)
         return [y.array]
     with pytest.warns(UserWarning) if case == 'one pixel' else contextlib.nullcontext():
         stock, fast = both(compute)
@@ -498,7 +503,7 @@ def test_second_order_gradients_of_a_bottleneck(kind):
 
     def compute():
         block = bottleneck(kind, 'd')
-        inputs = [chainer.Variable(x), block.bn3.gamma, block.bn2.beta, block.conv1.W]
+        inputs = [chainer.Variable(x), *(p for _, p in sorted(block.namedparams()))]
         y = F.sum(block(inputs[0]) ** 2)
         first = chainer.grad([y], inputs, enable_double_backprop=True)
         second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)

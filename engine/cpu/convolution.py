@@ -84,11 +84,17 @@ def weight_gradient(x, gy, w_shape, stride, pad):
     return gW
 
 
-def input_gradient(gy, W, x_shape, stride, pad):
+def input_gradient(gy, W, x_shape, stride, pad, onto=None):
+    """Where ``onto`` is given, an array for the purpose, the gradient is added to it."""
     n, h, w, out = gy.shape
     if is_pointwise(W.shape, pad):
-        gx = product(rows(gy), W.reshape(out, -1)).reshape(n, h, w, -1)
-        return gx if stride == (1, 1) else spread(gx, x_shape, stride)
+        W = W.reshape(out, -1)
+        if stride == (1, 1):
+            return product(rows(gy), W, None if onto is None else rows(onto)).reshape(x_shape)
+        return spread(product(rows(gy), W).reshape(n, h, w, -1), x_shape, stride, onto)
+    if onto is not None:
+        onto += input_gradient(gy, W, x_shape, stride, pad)
+        return onto
     if winograd.suits(x_shape, W.shape, stride, pad):
         return winograd.input_gradient(gy, W, pad)
 
@@ -117,10 +123,10 @@ def subsampled(x, stride):
     return np.ascontiguousarray(x[:, ::stride[0], ::stride[1]])
 
 
-def spread(gx, x_shape, stride):
+def spread(gx, x_shape, stride, onto=None):
     """The gradient of :func:`subsampled`."""
-    full = np.zeros(x_shape, gx.dtype)
-    full[:, ::stride[0], ::stride[1]] = gx
+    full = np.zeros(x_shape, gx.dtype) if onto is None else onto
+    full[:, ::stride[0], ::stride[1]] += gx
     return full
 
 
