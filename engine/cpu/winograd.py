@@ -15,8 +15,8 @@ import numpy as np
 
 from engine.cpu.threads import each
 
-# Tiles at once: enough for BLAS to rearrange the kernels, and for the gradients of the weights to be
-# added, less often; few enough that what belongs to them stays in the cache.
+# Tiles at once: enough that BLAS seldom rearranges the kernels, and seldom adds to the gradients of
+# the weights; few enough that what belongs to them stays in the cache.
 TILES = 128
 ELEMENTS = 1 << 15  # of the inputs at one of the 4x4 places, where channels are few
 FEWEST = 32  # channels; with fewer, the transforms take longer than the products
