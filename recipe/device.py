@@ -1,4 +1,6 @@
 """Which device a run uses, and one line that says what it is."""
+import glob
+import importlib.util
 import os
 import platform
 
@@ -9,20 +11,26 @@ from chainer.backends import cuda
 from recipe.errors import Invalid
 
 
-def use_device(name):
+def use_device(name, engine):
     """Make a device the current one.
 
     Args:
         name (str): ``'cpu'``, the number of a GPU, or ``'auto'``: GPU 0 where there is one.
+        engine (str): What ``--engine`` says.
 
     Returns:
-        chainer.backend.Device: Its ``describe(device)`` line has been printed.
+        chainer.backend.Device: A line with its ``describe(device)`` has been printed.
 
     Raises:
-        Invalid: If there is no such device.
+        Invalid: If there is no such device, or it does not work.
     """
+    advice = ''
     if name == 'auto':
-        name = '0' if cuda.available else 'cpu'
+        name = 'cpu'
+        if cuda.available or (has_nvidia_gpu() and has_cupy()):
+            name = '0'
+        elif has_nvidia_gpu():
+            advice = '; there is a GPU, which requirements-gpu.txt lets Chainer use'
     if name == 'cpu':
         device = chainer.get_device('@numpy')
     elif name.isdecimal():
@@ -31,18 +39,60 @@ def use_device(name):
     else:
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
-    print(f'Device: {describe(device)}', flush=True)
+    print(f'Device: {describe(device)}, engine {engine_on(device, engine)}{advice}', flush=True)
     return device
 
 
+def engine_on(device, engine):
+    """Which engine computes on a device, where this one is wanted."""
+    return engine if device.xp is np else 'stock'
+
+
+def has_nvidia_gpu():
+    """Whether the driver shows one to this process, and the user does not hide it."""
+    hidden = os.environ.get('CUDA_VISIBLE_DEVICES', '0') in ('', '-1')
+    return bool(glob.glob('/dev/nvidia[0-9]*')) and not hidden
+
+
+def has_cupy():
+    return importlib.util.find_spec('cupy') is not None
+
+
 def check_gpu(number):
+    otherwise = ('install requirements-gpu.txt on a machine with an NVIDIA GPU and a driver for '
+                 'CUDA 12 or later, or take --device cpu')
     if not cuda.available:
-        reason = ' '.join(str(cuda._resolution_error or 'CuPy finds no GPU').split())
-        raise Invalid(f'--device: given {number}, but no GPU can be used ({reason}); install '
-                      'requirements-gpu.txt on a machine with an NVIDIA GPU, or take --device cpu')
+        raise Invalid(f'--device: given {number}, but no GPU can be used ({why_no_gpu()}); '
+                      f'{otherwise}')
     count = cuda.cupy.cuda.runtime.getDeviceCount()
     if number >= count:
         raise Invalid(f'--device: given {number}, valid: 0 to {count - 1}')
+    try:
+        compute(number)
+    except Exception as error:  # CuPy, CUDA and the driver have many kinds
+        raise Invalid(f'--device: GPU {number} is there, but cannot compute '
+                      f'({type(error).__name__}: {error}); {otherwise}') from error
+
+
+def why_no_gpu():
+    if not has_cupy():
+        return 'CuPy is not installed'
+    try:
+        import cupy
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return str(error)
+    return str(cuda._resolution_error)
+
+
+def compute(number):
+    """A kernel and a product of matrices, of which either fails where libraries are missing."""
+    xp = cuda.cupy
+    with xp.cuda.Device(number):
+        x = xp.ones((2, 2), np.float32)
+        found = float((x + x @ x).sum())
+    if found != 12:
+        raise ArithmeticError(f'4 * (1 + 2) = {found}')
 
 
 def describe(device):
@@ -51,7 +101,8 @@ def describe(device):
         return f'CPU ({cpu_model()}, {os.cpu_count()} cores), NumPy {np.__version__}'
     cupy = cuda.cupy
     properties = cupy.cuda.runtime.getDeviceProperties(device.device.id)
-    cudnn = 'cuDNN' if cuda.cudnn_enabled else 'no cuDNN for Chainer'
+    cudnn = ('cuDNN' if cuda.cudnn_enabled else
+             'no cuDNN (Chainer has none with this CuPy: convolutions are slow)')
     return (f'GPU {device.device.id} ({properties["name"].decode()}), '
             f'CuPy {cupy.__version__}, {cudnn}')
 

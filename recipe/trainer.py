@@ -5,13 +5,12 @@ import signal
 import sys
 
 import chainer
-import numpy as np
 from chainer import training
 from chainer.training import extensions, triggers
 
 import engine
 from recipe import run_directory
-from recipe.device import describe
+from recipe.device import describe, engine_on
 from recipe.errors import Invalid
 from recipe.estimate import estimate
 from recipe.npz import load_npz
@@ -69,7 +68,7 @@ def start(trainer, args, streams, device):
         raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
                       'training set')
     model = trainer.updater.get_optimizer('main').target
-    engine.use(args.engine if device.xp is np else 'stock', model)
+    engine.use(engine_on(device, args.engine), model)
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

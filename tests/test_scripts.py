@@ -91,6 +91,7 @@ def test_a_run_prints_its_device_and_a_line_an_epoch(runs, method):
     assert process.returncode == 0
     assert process.stderr == ''
     assert lines[0].startswith('Device: CPU (') and 'NumPy' in lines[0]
+    assert lines[0].endswith(', engine fast')
     assert lines[1].split() == ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
                                 'validation/main/accuracy', 'elapsed_time']
     assert [line.split()[0] for line in lines[2:]] == ['1', '2']

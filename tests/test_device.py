@@ -1,0 +1,113 @@
+"""Which device is taken, what is said about it, and what if it does not work."""
+import types
+
+import chainer
+import numpy as np
+import pytest
+
+from recipe import device
+from recipe.errors import Invalid
+
+
+class Runtime:
+    """Of CUDA on a machine with two GPUs."""
+
+    def getDeviceCount(self):
+        return 2
+
+    def getDeviceProperties(self, number):
+        return {'name': b'NVIDIA H200'}
+
+
+def cupy(product=np.matmul):
+    """As much of CuPy as is asked about a device, by NumPy."""
+
+    class Array(np.ndarray):
+        def __matmul__(self, other):
+            return product(np.asarray(self), np.asarray(other))
+    return types.SimpleNamespace(
+        __version__='14.2.0', ones=lambda shape, dtype: np.ones(shape, dtype).view(Array),
+        cuda=types.SimpleNamespace(Device=lambda number: chainer.using_config('train', True),
+                                   runtime=Runtime()))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that sets what there is, and gives the GPUs that were made the current one."""
+    used = []
+
+    class Device:
+        def __init__(self, name):
+            self.xp = np if name == '@numpy' else 'cupy'
+            self.device = types.SimpleNamespace(id=int(name[6:] or 0))
+
+        def use(self):
+            used.append(self)
+
+    def set_up(gpu, has_cupy, cupy=None):
+        monkeypatch.setattr(device.glob, 'glob', lambda path: ['/dev/nvidia0'] if gpu else [])
+        monkeypatch.setattr(device, 'has_cupy', lambda: has_cupy)
+        monkeypatch.setattr(device, 'cuda', types.SimpleNamespace(
+            available=cupy is not None, cupy=cupy, cudnn_enabled=False,
+            _resolution_error=RuntimeError('finds no usable GPU')))
+        monkeypatch.setattr(device.chainer, 'get_device', Device)
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+        return used
+    return set_up
+
+
+@pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
+def test_without_cupy_or_gpu_it_is_the_cpu(machine, capsys, gpu, has_cupy):
+    machine(gpu, has_cupy)
+    assert device.use_device('auto', 'fast').xp is np
+    line, = capsys.readouterr().out.splitlines()
+    assert line.startswith('Device: CPU (') and ', engine fast' in line
+    assert ('requirements-gpu.txt' in line) == gpu
+
+
+def test_the_first_gpu_is_taken_and_described(machine, capsys):
+    used = machine(True, True, cupy())
+    assert device.use_device('auto', 'fast') is used[0]
+    line, = capsys.readouterr().out.splitlines()
+    assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (Chainer has none with '
+                    'this CuPy: convolutions are slow), engine stock')
+
+
+def test_a_gpu_that_cupy_cannot_use_is_an_error_and_not_a_slow_run(machine, monkeypatch):
+    machine(True, True)
+    with pytest.raises(Invalid, match=r'given 0, but no GPU can be used \(.+\); install '
+                                      'requirements-gpu.txt .* --device cpu'):
+        device.use_device('auto', 'fast')
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # the user does not want it
+    assert device.use_device('auto', 'fast').xp is np
+
+
+def missing(*matrices):
+    raise ImportError('libcublas.so.12: cannot open shared object file')
+
+
+@pytest.mark.parametrize('product, named', [
+    (missing, 'ImportError: libcublas.so.12'), (lambda a, b: 0 * a, r'4 \* \(1 \+ 2\) = 4.0')])
+def test_a_gpu_that_does_not_compute_is_an_error(machine, product, named):
+    used = machine(True, True, cupy(product))
+    for name in 'auto', '0':
+        with pytest.raises(Invalid, match=f'GPU 0 is there, but cannot compute .*{named}'):
+            device.use_device(name, 'fast')
+    assert not used
+
+
+def test_a_number_too_high_is_an_error_that_says_which_there_are(machine):
+    machine(True, True, cupy())
+    with pytest.raises(Invalid, match='given 2, valid: 0 to 1'):
+        device.use_device('2', 'fast')
+
+
+def test_without_cupy_a_gpu_is_refused_with_the_reason(machine):
+    machine(True, False)
+    with pytest.raises(Invalid, match='CuPy is not installed'):
+        device.use_device('0', 'fast')
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes():
+    device.compute(0)
