@@ -15,9 +15,11 @@ BACKENDS = {np.ndarray: cpu}
 def backend(*arrays):
     """The backend for these arrays.
 
-    None, and so Chainer itself, for arrays of other kinds or of several, and for other dtypes than
-    float32 and float64 or for both at once.
+    None, and so Chainer itself, for arrays of other kinds or of several, for other dtypes than
+    float32 and float64 or for both at once, and for empty arrays.
     """
+    if not all(array.size for array in arrays):
+        return None
     kinds = {type(array) for array in arrays}
     dtypes = {array.dtype.char for array in arrays}
     return BACKENDS.get(*kinds) if len(kinds) == 1 and dtypes in ({'f'}, {'d'}) else None

@@ -41,7 +41,8 @@ def assert_same(stock, fast, dtype):
     for one, other in zip(stock, fast):
         assert one.shape == other.shape and one.dtype == other.dtype
         np.testing.assert_allclose(
-            other, one, rtol=0, atol=ROUNDING[dtype] * max(1, np.abs(one).max(initial=0)))
+            other, one, rtol=0, atol=ROUNDING[dtype] * max(1, np.abs(one).max(initial=0)),
+            equal_nan=False)
 
 
 def channels_last(x):
@@ -154,6 +155,19 @@ def test_half_precision_is_chainers():
         np.testing.assert_array_equal(one, other)
 
 
+def test_an_empty_batch_is_chainers():
+    x = np.zeros((0, 6, 4, 4), 'f')
+    link = L.BatchNormalization(6)
+
+    def compute():
+        with np.errstate(invalid='ignore'):
+            y = link(F.convolution_2d(x, np.ones((6, 6, 3, 3), 'f')))
+            return [y.array, F.relu(x + x).array]
+    with pytest.warns(RuntimeWarning):
+        stock, fast = both(compute)
+    assert_same(stock, fast, 'f')
+
+
 def test_an_empty_output_is_chainers_error():
     with engine.replaced(), pytest.raises(RuntimeError, match='should be positive'):
         F.convolution_2d(np.ones((1, 1, 2, 2), 'f'), np.ones((1, 1, 3, 3), 'f'))
@@ -173,6 +187,7 @@ def test_batch_normalization_its_gradients_and_statistics(n, channels, size, las
         with chainer.using_config('dtype', np.dtype(dtype)), chainer.using_config('train', train):
             link = L.BatchNormalization(channels)
             link.gamma.array[:], link.beta.array[:] = gamma, beta
+            link.cleargrads()
             y, gx = outputs_and_gradients(link, [x])
             return [y, gx, link.gamma.grad, link.beta.grad, link.avg_mean, link.avg_var]
     stock, fast = both(compute)
@@ -296,6 +311,7 @@ def bottleneck(kind, dtype):
     random = np.random.RandomState(0)
     for array in arrays(block).values():
         array[...] = random.uniform(.5, 1.5, size=array.shape)
+    block.cleargrads()  # which Chainer begins as NaN
     return block
 
 
