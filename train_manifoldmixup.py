@@ -16,7 +16,7 @@ from model import ARCHITECTURES
 
 def main():
     args = recipe.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)
-    device = recipe.use_device(args.device, args.engine)
+    device = recipe.use_device(args)
     train, test = recipe.load_dataset(args.dataset, args.data_archive, args.size)
     streams = recipe.RandomStreams(args.seed)
 

@@ -11,12 +11,12 @@ from chainer.backends import cuda
 from recipe.errors import Invalid
 
 
-def use_device(name, engine):
-    """Make a device the current one.
+def use_device(args):
+    """Make the device of ``--device`` the current one.
 
     Args:
-        name (str): ``'cpu'``, the number of a GPU, or ``'auto'``: GPU 0 where there is one.
-        engine (str): What ``--engine`` says.
+        args: Its ``device`` is ``'cpu'``, the number of a GPU, or ``'auto'``, GPU 0 where there is
+            one; its ``engine`` is for the line.
 
     Returns:
         chainer.backend.Device: A line with its ``describe(device)`` has been printed.
@@ -24,7 +24,7 @@ def use_device(name, engine):
     Raises:
         Invalid: If there is no such device, or it does not work.
     """
-    advice = ''
+    name, advice = args.device, ''
     if name == 'auto':
         name = 'cpu'
         if cuda.available or (has_nvidia_gpu() and has_cupy()):
@@ -39,7 +39,8 @@ def use_device(name, engine):
     else:
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
-    print(f'Device: {describe(device)}, engine {engine_on(device, engine)}{advice}', flush=True)
+    engine = engine_on(device, args.engine)
+    print(f'Device: {describe(device)}, engine {engine}{advice}', flush=True)
     return device
 
 

@@ -56,10 +56,14 @@ def machine(monkeypatch):
     return set_up
 
 
+def use(name):
+    return device.use_device(types.SimpleNamespace(device=name, engine='fast'))
+
+
 @pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
 def test_without_cupy_or_gpu_it_is_the_cpu(machine, capsys, gpu, has_cupy):
     machine(gpu, has_cupy)
-    assert device.use_device('auto', 'fast').xp is np
+    assert use('auto').xp is np
     line, = capsys.readouterr().out.splitlines()
     assert line.startswith('Device: CPU (') and ', engine fast' in line
     assert ('requirements-gpu.txt' in line) == gpu
@@ -67,7 +71,7 @@ def test_without_cupy_or_gpu_it_is_the_cpu(machine, capsys, gpu, has_cupy):
 
 def test_the_first_gpu_is_taken_and_described(machine, capsys):
     used = machine(True, True, cupy())
-    assert device.use_device('auto', 'fast') is used[0]
+    assert use('auto') is used[0]
     line, = capsys.readouterr().out.splitlines()
     assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (Chainer has none with '
                     'this CuPy: convolutions are slow), engine stock')
@@ -77,9 +81,9 @@ def test_a_gpu_that_cupy_cannot_use_is_an_error_and_not_a_slow_run(machine, monk
     machine(True, True)
     with pytest.raises(Invalid, match=r'given 0, but no GPU can be used \(.+\); install '
                                       'requirements-gpu.txt .* --device cpu'):
-        device.use_device('auto', 'fast')
+        use('auto')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # the user does not want it
-    assert device.use_device('auto', 'fast').xp is np
+    assert use('auto').xp is np
 
 
 def missing(*matrices):
@@ -92,20 +96,20 @@ def test_a_gpu_that_does_not_compute_is_an_error(machine, product, named):
     used = machine(True, True, cupy(product))
     for name in 'auto', '0':
         with pytest.raises(Invalid, match=f'GPU 0 is there, but cannot compute .*{named}'):
-            device.use_device(name, 'fast')
+            use(name)
     assert not used
 
 
 def test_a_number_too_high_is_an_error_that_says_which_there_are(machine):
     machine(True, True, cupy())
     with pytest.raises(Invalid, match='given 2, valid: 0 to 1'):
-        device.use_device('2', 'fast')
+        use('2')
 
 
 def test_without_cupy_a_gpu_is_refused_with_the_reason(machine):
     machine(True, False)
     with pytest.raises(Invalid, match='CuPy is not installed'):
-        device.use_device('0', 'fast')
+        use('0')
 
 
 @pytest.mark.gpu
