@@ -23,7 +23,7 @@ def bottleneck(stock, block, x):
         return stock(block, x)
     inputs = [chainer.as_variable(v) for v in (
         x, *(v for conv, bn in links for v in (conv.W, bn.gamma, bn.beta)))]
-    if not is_covered(*inputs):
+    if not is_covered([v for _, bn in links for v in (bn.avg_mean, bn.avg_var)], *inputs):
         return stock(block, x)
     y, = Bottleneck(links).apply(inputs)
     return y
@@ -39,10 +39,10 @@ def is_plain(link):
             and all(v is not None for v in (link.avg_mean, link.gamma, link.beta)))
 
 
-def is_covered(x, *parameters):
+def is_covered(running, x, *parameters):
     config = chainer.config
     return (all(v.array is not None for v in parameters)
-            and backend(*(v.array for v in (x, *parameters))) is not None
+            and backend(*running, *(v.array for v in (x, *parameters))) is not None
             and x.ndim == 4 and x.shape[1] == parameters[0].shape[1]
             and len(x) > 1  # Chainer may warn of a batch of one
             and (config.train or not config.enable_backprop))
@@ -63,25 +63,18 @@ class Layer:
         self.ops, self.x, self.W, self.gamma = ops, x, to_nhwc(W), gamma
         self.h = ops.convolution.forward(x, self.W, self.stride, self.pad)
         if chainer.config.train:
-            self.mean, var = ops.normalization.mean_and_variance(rows(self.h))
-            if not chainer.config.in_recomputing:
-                self.update_running_statistics(var)
+            running = (self.running_mean, self.running_var)
+            self.mean, self.inv_std = ops.normalization.statistics(
+                rows(self.h), self.eps, self.decay,
+                *(() if chainer.config.in_recomputing else running))
         else:
-            self.mean, var = self.running_mean, self.running_var
-        xp = chainer.backend.get_array_module(x)
-        self.inv_std = xp.reciprocal(xp.sqrt(var + self.eps))
+            self.mean = self.running_mean
+            self.inv_std = ops.normalization.inverse_deviation(self.running_var, self.eps)
         y = ops.normalization.normalize(
             rows(self.h), self.mean, self.inv_std, gamma, beta,
             None if residual is None else rows(residual), relu).reshape(self.h.shape)
         self.y = y if relu else None
         return y
-
-    def update_running_statistics(self, var):
-        m = self.h.size // var.size
-        self.running_mean *= self.decay
-        self.running_mean += (1 - self.decay) * self.mean
-        self.running_var *= self.decay
-        self.running_var += (1 - self.decay) * (m / max(m - 1., 1.)) * var  # unbiased
 
     def backward(self, gy, residual=False, onto=None):
         """Gradients of x, of W, gamma and beta, and of the residual if there is one.

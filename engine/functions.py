@@ -6,13 +6,14 @@ its gradients, it notes too.
 """
 from chainer.functions.activation import relu
 from chainer.functions.array import permutate
-from chainer.functions.connection import convolution_2d, deconvolution_2d
+from chainer.functions.connection import convolution_2d, deconvolution_2d, linear
 from chainer.functions.math import basic_math
+from chainer.functions.math import sum as sum_
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
 
 from engine.backends import backend
-from engine.layout import from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
+from engine.layout import as_pixels, from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
 from engine.seam import replaces
 
 
@@ -26,7 +27,7 @@ def geometry(node):
     return (node.sy, node.sx), (node.ph, node.pw)
 
 
-@replaces(convolution_2d.Convolution2DFunction, '_forward_cpu_core')
+@replaces(convolution_2d.Convolution2DFunction, '_forward_cpu_core', '_forward_gpu_core')
 def convolve(stock, node, x, W, b):
     ops = backend(x, W)
     if not ops or not is_plain(node):
@@ -38,7 +39,7 @@ def convolve(stock, node, x, W, b):
     return to_nchw(y),
 
 
-@replaces(convolution_2d.Convolution2DGradW, '_forward_cpu_core')
+@replaces(convolution_2d.Convolution2DGradW, '_forward_cpu_core', '_forward_gpu_core')
 def convolution_weight_gradient(stock, node, x, gy):
     ops = backend(x, gy)
     if not ops or not is_plain(node):
@@ -49,7 +50,7 @@ def convolution_weight_gradient(stock, node, x, gy):
     return to_nchw(gW).astype(node.W_dtype, copy=False),
 
 
-@replaces(deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core')
+@replaces(deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core', '_forward_gpu_core')
 def convolution_input_gradient(stock, node, gy, W, b):
     ops = backend(gy, W)
     if not ops or not is_plain(node):
@@ -70,12 +71,20 @@ def is_per_channel(x, axis):
     return (x.ndim, axis) in ((2, (0,)), (4, (0, 2, 3)))
 
 
-@replaces(BATCH_NORMALIZATION, 'get_mean_and_var')
-def mean_and_variance(stock, impl, axis, gamma, x, xp, dtype):
-    ops = backend(x, gamma)
+@replaces(BATCH_NORMALIZATION, 'forward')
+def normalize_batch(stock, impl, *, axis, gamma, x, beta, eps, decay, running_mean, running_var,
+                    **others):
+    running = () if running_mean is None else (running_mean, running_var)
+    ops = backend(x, gamma, beta, *running)
     if not ops or not is_per_channel(x, axis):
-        return stock(impl, axis, gamma, x, xp, dtype)
-    return ops.normalization.mean_and_variance(to_rows(x))
+        return stock(impl, axis=axis, gamma=gamma, x=x, beta=beta, eps=eps, decay=decay,
+                     running_mean=running_mean, running_var=running_var, **others)
+    rows = to_rows(x)
+    mean, inv_std = ops.normalization.statistics(rows, eps, decay, *running)
+    y = ops.normalization.normalize(rows, mean, inv_std, gamma, beta)
+    var = None  # only iDeep reads it
+    return (from_rows(y, x.shape), others['x_layout'], running_mean, running_var, mean, var,
+            inv_std, None)
 
 
 @replaces(batch_normalization, '_apply_bn_fwd')
@@ -100,9 +109,59 @@ def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expan
     return from_rows(gx, x.shape), x_layout, ggamma, gbeta
 
 
+# Linear: products with every pixel, of which there is one
+
+@replaces(linear.LinearFunction, 'forward')
+def apply_linear(stock, node, inputs):
+    ops = backend(*inputs)
+    if not ops:
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    x, W, *b = inputs
+    y = ops.convolution.forward(as_pixels(x), as_pixels(W), *POINTWISE).reshape(len(x), -1)
+    for bias in b:
+        y += bias
+    return y,
+
+
+@replaces(linear.LinearGradData, 'forward')
+def linear_input_gradient(stock, node, inputs):
+    ops = backend(*inputs)
+    if not ops:
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    W, gy = map(as_pixels, inputs)
+    gx = ops.convolution.input_gradient(gy, W, (len(gy), 1, 1, W.shape[-1]), *POINTWISE)
+    return gx.reshape(len(gy), -1),
+
+
+@replaces(linear.LinearGradWeight, 'forward')
+def linear_weight_gradient(stock, node, inputs):
+    ops = backend(*inputs)
+    if not ops or inputs[0].dtype != node._w_dtype:
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    x, gy = map(as_pixels, inputs)
+    shape = gy.shape[-1], 1, 1, x.shape[-1]
+    return ops.convolution.weight_gradient(x, gy, shape, *POINTWISE).reshape(shape[0], -1),
+
+
+POINTWISE = (1, 1), (0, 0)  # stride and pad
+
+
+@replaces(sum_.Sum, 'forward')
+def sum_of_maps(stock, node, inputs):
+    """Over all but the channels, as for the gradient of a convolution's bias."""
+    x, = inputs
+    ops = backend(x)
+    if not ops or node.axis != (0, 2, 3) or node.keepdims or not is_channels_last(x):
+        return stock(node, inputs)
+    return ops.normalization.column_sum(to_rows(x)),
+
+
 # Pooling
 
-@replaces(max_pooling_nd.MaxPoolingND, 'forward_cpu')
+@replaces(max_pooling_nd.MaxPoolingND, 'forward_cpu', 'forward_gpu')
 def max_pooling(stock, node, inputs):
     x, = inputs
     ops = backend(x)
@@ -114,7 +173,7 @@ def max_pooling(stock, node, inputs):
     return to_nchw(y),
 
 
-@replaces(max_pooling_nd.MaxPoolingNDGrad, 'forward_cpu')
+@replaces(max_pooling_nd.MaxPoolingNDGrad, 'forward_cpu', 'forward_gpu')
 def max_pooling_gradient(stock, node, inputs):
     gy, = inputs
     ops = backend(gy)
@@ -130,7 +189,7 @@ def is_global(node, x_shape):
     return x_shape[2:] == (node.kh, node.kw) and (node.ph, node.pw) == (0, 0)
 
 
-@replaces(average_pooling_2d.AveragePooling2D, 'forward_cpu')
+@replaces(average_pooling_2d.AveragePooling2D, 'forward_cpu', 'forward_gpu')
 def global_average_pooling(stock, node, inputs):
     x, = inputs
     ops = backend(x)
@@ -140,7 +199,7 @@ def global_average_pooling(stock, node, inputs):
     return to_nchw(ops.pooling.average(to_nhwc(x))),
 
 
-@replaces(average_pooling_2d.AveragePooling2DGrad, 'forward_cpu')
+@replaces(average_pooling_2d.AveragePooling2DGrad, 'forward_cpu', 'forward_gpu')
 def global_average_pooling_gradient(stock, node, inputs):
     gy, = inputs
     ops = backend(gy)
@@ -152,7 +211,7 @@ def global_average_pooling_gradient(stock, node, inputs):
 
 # Elementwise functions keep the layout of what they are given
 
-@replaces(relu.ReLU, 'forward_cpu')
+@replaces(relu.ReLU, 'forward_cpu', 'forward_gpu')
 def rectify(stock, node, inputs):
     ops = backend(*inputs)
     y = ops.activation.relu(*inputs) if ops else None
@@ -162,7 +221,7 @@ def rectify(stock, node, inputs):
     return y,
 
 
-@replaces(relu.ReLUGrad2, 'forward_cpu')
+@replaces(relu.ReLUGrad2, 'forward_cpu', 'forward_gpu')
 def rectifier_gradient(stock, node, inputs):
     ops = backend(node.b, *inputs)
     gx = ops.activation.relu_gradient(node.b, *inputs) if ops else None

@@ -23,8 +23,10 @@ def is_channels_last(x):
 
 
 def to_rows(x):
-    """The (N * H * W, C) matrix of an (N, C, H, W) array; an (N, C) array as it is."""
-    return x if x.ndim == 2 else to_nhwc(x).reshape(-1, x.shape[1])
+    """The contiguous (N * H * W, C) matrix of an (N, C, H, W) array; an (N, C) array likewise."""
+    if x.ndim == 2:
+        return chainer.backend.get_array_module(x).ascontiguousarray(x)
+    return to_nhwc(x).reshape(-1, x.shape[1])
 
 
 def from_rows(matrix, shape):
@@ -33,6 +35,11 @@ def from_rows(matrix, shape):
         return matrix
     n, c, h, w = shape
     return to_nchw(matrix.reshape(n, h, w, c))
+
+
+def as_pixels(matrix):
+    """An (N, C) matrix as contiguous (N, 1, 1, C) maps."""
+    return to_rows(matrix)[:, None, None]
 
 
 def lay_out_weights(model):

@@ -22,8 +22,8 @@ def replaces(owner, *names):
 
 def with_stock(function, stock):
     @functools.wraps(stock)
-    def replacement(*args):
-        return function(stock, *args)
+    def replacement(*args, **kwargs):
+        return function(stock, *args, **kwargs)
     return replacement
 
 

@@ -2,7 +2,27 @@
 import numpy as np
 
 from engine.cpu.activation import rectify, rectify_gradient
-from engine.cpu.blocks import block_rows, column_sum, each_row_block, folded, repeated, widened
+from engine.cpu.blocks import block_rows, column_sum as sums_of, each_row_block, folded, repeated, widened
+
+
+def statistics(x, eps, decay=None, running_mean=None, running_var=None):
+    """Mean of each column, and 1 / sqrt(variance + eps).
+
+    Running statistics, if they are given, are moved along in place, as Chainer's: the variance is
+    then unbiased.
+    """
+    mean, var = mean_and_variance(x)
+    if running_mean is not None:
+        m = len(x)
+        running_mean *= decay
+        running_mean += (1 - decay) * mean
+        running_var *= decay
+        running_var += (1 - decay) * (m / max(m - 1., 1.)) * var
+    return mean, inverse_deviation(var, eps)
+
+
+def inverse_deviation(var, eps):
+    return np.reciprocal(np.sqrt(var + eps))
 
 
 def mean_and_variance(x):
@@ -14,14 +34,14 @@ def mean_and_variance(x):
     channels = x.shape[1]
     x = widened(x)
     first = x[:block_rows(x)]
-    near = folded(column_sum(first)[np.newaxis], channels) / x.dtype.type(first.size // channels)
+    near = folded(sums_of(first)[np.newaxis], channels) / x.dtype.type(first.size // channels)
     row = repeated(near, x)
 
     def sums(block):
         deviation = x[block] - row
-        total = column_sum(deviation)
+        total = sums_of(deviation)
         deviation *= deviation
-        return np.array([total, column_sum(deviation)])
+        return np.array([total, sums_of(deviation)])
     deviation, squares = folded(sum(each_row_block(sums, x)), channels) / m
     return near[0] + deviation, squares - deviation * deviation
 
@@ -67,7 +87,7 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
             rectify_gradient(y[block], gy[block], out=gh[block])
         product = x[block] - mean_row
         product *= gh[block]
-        return np.array([column_sum(product), column_sum(gh[block])])
+        return np.array([sums_of(product), sums_of(gh[block])])
     ggamma, gbeta = folded(sum(each_row_block(sums, x)), channels)
     ggamma *= inv_std
 
@@ -84,3 +104,10 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
         part += deviation
     each_row_block(part, x)
     return gx, ggamma, gbeta, rows
+
+
+def column_sum(x):
+    """Of each column: (channels,)."""
+    channels = x.shape[1]
+    x = widened(x)
+    return folded(sum(each_row_block(lambda block: sums_of(x[block])[np.newaxis], x)), channels)[0]

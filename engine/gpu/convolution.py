@@ -1,0 +1,35 @@
+"""Convolutions of channels-last maps.
+
+Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are pairs.
+"""
+from chainer.backends import cuda
+
+from engine.gpu import plans
+
+cupy = cuda.cupy
+
+
+def forward(x, W, stride, pad):
+    y = cupy.empty((len(x), *size(x, W, stride, pad), len(W)), x.dtype)
+    plans.run('fprop', x, W, y, stride, pad)
+    return y
+
+
+def weight_gradient(x, gy, W_shape, stride, pad):
+    gW = cupy.empty(W_shape, x.dtype)
+    plans.run('wgrad', x, gW, gy, stride, pad)
+    return gW
+
+
+def input_gradient(gy, W, x_shape, stride, pad, onto=None):
+    """Added to ``onto`` if that is given."""
+    gx = cupy.empty(x_shape, gy.dtype)
+    plans.run('dgrad', gx, W, gy, stride, pad)
+    if onto is not None:
+        gx += onto
+    return gx
+
+
+def size(x, W, stride, pad):
+    return tuple((length + 2 * p - k) // s + 1
+                 for length, k, s, p in zip(x.shape[1:3], W.shape[1:3], stride, pad))

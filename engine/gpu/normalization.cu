@@ -1,0 +1,173 @@
+// Batch normalization of the columns of a (rows, channels) matrix.
+//
+// Every kernel has blocks of 32 channels and LANES rows: threadIdx.x is the channel, so that a warp
+// reads 128 bytes in a row.  gridDim.y blocks share the rows of the same channels.
+//
+// A reduction is one kernel: each block writes its part, and the block that finishes last adds the
+// parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
+// have; it is zero before and after.
+
+const int LANES = 16;
+
+struct Sums {
+    float first, second;
+};
+
+__device__ Sums operator+(Sums a, Sums b) {
+    return {a.first + b.first, a.second + b.second};
+}
+
+// Sums over the lanes of a block, in lane 0.
+__device__ Sums over_lanes(Sums sums) {
+    __shared__ Sums all[LANES][32];
+    __syncthreads();
+    all[threadIdx.y][threadIdx.x] = sums;
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.y < half)
+            all[threadIdx.y][threadIdx.x] = all[threadIdx.y][threadIdx.x]
+                                            + all[threadIdx.y + half][threadIdx.x];
+    }
+    return all[threadIdx.y][threadIdx.x];
+}
+
+// Sums over all blocks that share the channels.  True in lane 0 of the last one, which has them.
+__device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel, int channels) {
+    __shared__ bool is_last;
+    *sums = over_lanes(*sums);
+    if (gridDim.y == 1)
+        return threadIdx.y == 0;
+    if (threadIdx.y == 0 && channel < channels)
+        parts[blockIdx.y * channels + channel] = *sums;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        is_last = atomicAdd(&finished[blockIdx.x], 1) == int(gridDim.y) - 1;
+    __syncthreads();
+    if (!is_last)
+        return false;
+    __threadfence();
+    Sums total = {0, 0};
+    if (channel < channels)
+        for (int block = threadIdx.y; block < int(gridDim.y); block += LANES)
+            total = total + parts[block * channels + channel];
+    *sums = over_lanes(total);
+    if (threadIdx.x == 0 && threadIdx.y == 0)
+        finished[blockIdx.x] = 0;
+    return threadIdx.y == 0;
+}
+
+__device__ int my_channel() { return blockIdx.x * 32 + threadIdx.x; }
+__device__ int first_row() { return blockIdx.y * LANES + threadIdx.y; }
+__device__ int row_step() { return gridDim.y * LANES; }
+__device__ long long at(int row, int channels, int channel) {
+    return (long long)row * channels + channel;
+}
+
+// Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
+extern "C" __global__ void statistics(
+        const float *x, float *mean, float *inv_std, float *running_mean, float *running_var,
+        Sums *parts, int *finished, int rows, int channels, float eps, float decay) {
+    int c = my_channel();
+    // Deviations from some value of the channel: squares of values far from zero would cancel.
+    float near = c < channels ? x[c] : 0;
+    Sums sums = {0, 0};
+    if (c < channels) {
+        #pragma unroll 4
+        for (int row = first_row(); row < rows; row += row_step()) {
+            float deviation = x[at(row, channels, c)] - near;
+            sums.first += deviation;
+            sums.second += deviation * deviation;
+        }
+    }
+    if (!over_blocks(&sums, parts, finished, c, channels) || c >= channels)
+        return;
+    float deviation = sums.first / rows;
+    float var = fmaxf(sums.second / rows - deviation * deviation, 0);
+    mean[c] = near + deviation;
+    inv_std[c] = 1 / sqrtf(var + eps);
+    if (running_mean) {
+        float unbiased = var * (rows / fmaxf(rows - 1.f, 1.f));
+        running_mean[c] = decay * running_mean[c] + (1 - decay) * mean[c];
+        running_var[c] = decay * running_var[c] + (1 - decay) * unbiased;
+    }
+}
+
+// gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
+extern "C" __global__ void normalize(
+        const float *x, const float *mean, const float *inv_std, const float *gamma,
+        const float *beta, const float *residual, float *y, int rows, int channels, int relu) {
+    int c = my_channel();
+    if (c >= channels)
+        return;
+    float m = mean[c], scale = gamma[c] * inv_std[c], b = beta[c];
+    #pragma unroll 4
+    for (int row = first_row(); row < rows; row += row_step()) {
+        long long i = at(row, channels, c);
+        float value = (x[i] - m) * scale + b;
+        if (residual)
+            value += residual[i];
+        y[i] = relu && value < 0 ? 0 : value;  // NaN stays NaN
+    }
+}
+
+// The gradient before ReLU: gy where y > 0; gy itself without y.
+__device__ float before_relu(const float *gy, const float *y, long long i) {
+    return y && !(y[i] > 0) ? 0 : gy[i];
+}
+
+// Gradients of gamma and beta.
+extern "C" __global__ void parameter_gradients(
+        const float *x, const float *gy, const float *y, const float *mean, const float *inv_std,
+        float *ggamma, float *gbeta, Sums *parts, int *finished, int rows, int channels) {
+    int c = my_channel();
+    Sums sums = {0, 0};
+    if (c < channels) {
+        float m = mean[c];
+        #pragma unroll 4
+        for (int row = first_row(); row < rows; row += row_step()) {
+            long long i = at(row, channels, c);
+            float g = before_relu(gy, y, i);
+            sums.first += g * (x[i] - m);
+            sums.second += g;
+        }
+    }
+    if (!over_blocks(&sums, parts, finished, c, channels) || c >= channels)
+        return;
+    ggamma[c] = sums.first * inv_std[c];
+    gbeta[c] = sums.second;
+}
+
+// Gradient of x, and that of the residual if it is asked for.
+extern "C" __global__ void input_gradient(
+        const float *x, const float *gy, const float *y, const float *mean, const float *inv_std,
+        const float *gamma, const float *ggamma, const float *gbeta, float *gx, float *gresidual,
+        int rows, int channels) {
+    int c = my_channel();
+    if (c >= channels)
+        return;
+    float m = mean[c], scale = gamma[c] * inv_std[c];
+    float slope = inv_std[c] * ggamma[c] / rows, offset = gbeta[c] / rows;
+    #pragma unroll 4
+    for (int row = first_row(); row < rows; row += row_step()) {
+        long long i = at(row, channels, c);
+        float g = before_relu(gy, y, i);
+        gx[i] = scale * (g - (x[i] - m) * slope - offset);
+        if (gresidual)
+            gresidual[i] = g;
+    }
+}
+
+// Sums of the columns.
+extern "C" __global__ void column_sums(
+        const float *x, float *sum, Sums *parts, int *finished, int rows, int channels) {
+    int c = my_channel();
+    Sums sums = {0, 0};
+    if (c < channels) {
+        #pragma unroll 4
+        for (int row = first_row(); row < rows; row += row_step())
+            sums.first += x[at(row, channels, c)];
+    }
+    if (over_blocks(&sums, parts, finished, c, channels) && c < channels)
+        sum[c] = sums.first;
+}

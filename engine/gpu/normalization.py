@@ -1,0 +1,94 @@
+"""Batch normalization of the columns of a matrix, (rows, channels).
+
+Statistics and gradients of the parameters are each one kernel, and so is what is then done to the
+matrix; see normalization.cu.
+"""
+import functools
+
+import numpy as np
+from chainer.backends import cuda
+
+from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
+
+cupy = cuda.cupy
+ROWS = 8  # that a thread reads at least, where there are enough
+INVERSE_DEVIATION = cupy.ElementwiseKernel(
+    'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
+WAVES = 4  # blocks that a multiprocessor gets at most
+
+
+def statistics(x, eps, decay=None, running_mean=None, running_var=None):
+    """Mean of each column, and 1 / sqrt(variance + eps).
+
+    Running statistics, if they are given, are moved along in place, as Chainer's: the variance is
+    then unbiased.
+    """
+    mean, inv_std = per_channel(x), per_channel(x)
+    reduce('statistics', x, x, mean, inv_std, running_mean, running_var,
+           after=(float(eps), float(decay or 0)))
+    return mean, inv_std
+
+
+def inverse_deviation(var, eps):
+    return INVERSE_DEVIATION(var, float(eps))
+
+
+def normalize(x, mean, inv_std, gamma, beta, residual=None, relu=False):
+    """gamma * (x - mean) * inv_std + beta, plus a residual; with ``relu``, 0 where that is less."""
+    y = cupy.empty_like(x)
+    run('normalize', x, x, mean, inv_std, gamma, beta, residual, y, *x.shape, relu)
+    return y
+
+
+def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
+    """Of x, gamma, beta and the residual, of which there may be none.
+
+    ``y`` is what :func:`normalize` returned where it was by ``relu``.
+    """
+    ggamma, gbeta = per_channel(x), per_channel(x)
+    reduce('parameter_gradients', x, x, gy, y, mean, inv_std, ggamma, gbeta)
+    gx = cupy.empty_like(x)
+    gresidual = gy if y is None else cupy.empty_like(x) if residual else None
+    run('input_gradient', x, x, gy, y, mean, inv_std, gamma, ggamma, gbeta, gx,
+        None if y is None else gresidual, *x.shape)
+    return gx, ggamma, gbeta, gresidual
+
+
+def column_sum(x):
+    """Of each column: (channels,)."""
+    total = per_channel(x)
+    reduce('column_sums', x, x, total)
+    return total
+
+
+def per_channel(x):
+    return cupy.empty(x.shape[1], x.dtype)
+
+
+def grid(x):
+    """Blocks over the channels, and blocks that share the rows."""
+    rows, channels = x.shape
+    tiles = -(-channels // CHANNELS)
+    most = max(1, WAVES * multiprocessors(x.device.id) // tiles)
+    return tiles, min(-(-rows // (LANES * ROWS)), most)
+
+
+def run(name, x, *arguments):
+    kernel('normalization', name)(grid(x), (CHANNELS, LANES), typed(arguments))
+
+
+def reduce(name, x, *arrays, after=()):
+    tiles, shares = grid(x)
+    parts = cupy.empty((shares, x.shape[1], 2), x.dtype) if shares > 1 else None
+    run(name, x, *arrays, parts, counters(x.device.id), *x.shape, *after)
+
+
+@functools.lru_cache(None)
+def multiprocessors(device):
+    return cupy.cuda.Device(device).attributes['MultiProcessorCount']
+
+
+@functools.lru_cache(None)
+def counters(device):
+    """Zeros, one for each tile of channels, which every kernel leaves as it found them."""
+    return cupy.zeros(2 ** 16, np.int32)

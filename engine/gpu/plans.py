@@ -1,0 +1,104 @@
+"""Convolutions by cuDNN 9, through the graph interface of nvidia-cudnn-frontend.
+
+A plan is what cuDNN makes of one operation on given shapes; its heuristics choose the algorithm.
+Plans are made once and kept.  Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C)
+ones, which cuDNN is told as (N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
+"""
+import functools
+
+import chainer
+import cudnn
+import numpy as np
+from chainer.backends import cuda
+
+cupy = cuda.cupy
+X, W, Y = 1, 2, 3  # how a plan knows its arrays: image or its gradient, filter, output
+HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
+
+
+def run(kind, x, W_, y, stride, pad):
+    """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W."""
+    device = x.device.id
+    graph, workspace_size = plan(
+        device, kind, x.shape, W_.shape, y.shape, stride, pad,
+        bool(chainer.config.cudnn_deterministic), chainer.config.use_cudnn_tensor_core == 'never')
+    handle = handles(device)
+    cudnn.set_stream(handle=handle, stream=cupy.cuda.get_current_stream().ptr)
+    graph._execute({X: x.data.ptr, W: W_.data.ptr, Y: y.data.ptr},
+                   workspace(device, workspace_size).data.ptr, handle)
+
+
+@functools.lru_cache(None)
+def plan(device, kind, x, w, y, stride, pad, deterministic, strict):
+    """The graph and the bytes of workspace that it needs.
+
+    Args:
+        deterministic (bool): The same bits every time.
+        strict (bool): Products in float32; without it TF32, which keeps 10 bits of mantissa.
+    """
+    with cupy.cuda.Device(device):
+        graph = describe(kind, x, w, y, stride, pad, handle=handles(device))
+        return build(graph, deterministic, strict)
+
+
+def describe(kind, x, w, y, stride, pad, **where):
+    """The operation as a graph, for a handle or for a described device."""
+    FLOAT = cudnn.data_type.FLOAT
+    graph = cudnn.pygraph(io_data_type=FLOAT, intermediate_data_type=FLOAT,
+                          compute_data_type=FLOAT, **where)
+
+    def given(uid, shape):
+        tensor = graph.tensor(**as_nchw(shape), data_type=FLOAT)
+        tensor.set_uid(uid)
+        return tensor
+
+    geometry = {'padding': list(pad), 'stride': list(stride), 'dilation': [1, 1]}
+    if kind == 'fprop':
+        result = graph.conv_fprop(image=given(X, x), weight=given(W, w), **geometry)
+    elif kind == 'dgrad':
+        result = graph.conv_dgrad(loss=given(Y, y), filter=given(W, w), **geometry)
+    else:
+        result = graph.conv_wgrad(image=given(X, x), loss=given(Y, y), **geometry)
+    uid, shape = {'fprop': (Y, y), 'dgrad': (X, x), 'wgrad': (W, w)}[kind]
+    layout = as_nchw(shape)
+    result.set_output(True).set_data_type(FLOAT).set_dim(layout['dim']).set_stride(
+        layout['stride']).set_uid(uid)
+    return graph
+
+
+def as_nchw(shape):
+    n, h, w, c = shape
+    return {'dim': [n, c, h, w], 'stride': [h * w * c, 1, w * c, c]}
+
+
+def build(graph, deterministic, strict):
+    graph.validate()
+    graph.build_operation_graph()
+    graph.create_execution_plans(HEURISTICS)
+    notes = cudnn.numerical_note
+    unwanted = [notes.NONDETERMINISTIC] * deterministic
+    if strict:
+        unwanted += [notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS,
+                     notes.REDUCED_PRECISION_REDUCTION]
+    if unwanted:
+        graph.deselect_numeric_notes(unwanted)
+    graph.check_support()
+    graph.build_plans()
+    return graph, graph.get_workspace_size()
+
+
+@functools.lru_cache(None)
+def handles(device):
+    with cupy.cuda.Device(device):
+        return cudnn.create_handle()
+
+
+WORKSPACES = {}  # of a device: all of them, for a recorded step may go on using a smaller one
+
+
+def workspace(device, size):
+    """Memory that one plan after another may use."""
+    spaces = WORKSPACES.setdefault(device, [])
+    if not spaces or spaces[-1].nbytes < size:
+        spaces.append(cupy.empty(max(size, 2 ** 20), np.uint8))
+    return spaces[-1]
