@@ -8,29 +8,38 @@ Imported before NumPy, it also sets what OpenBLAS reads from the environment at 
 ``environment.py``.
 """
 from engine import environment  # before NumPy
+import chainer
+from engine import backends, bottleneck, functions, graphs, multi_tensor, optimizers
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
-from engine import bottleneck, functions, optimizers
 
-__all__ = ['ENGINES', 'bottleneck', 'environment', 'functions', 'optimizers', 'replaced', 'switch',
-           'use']
+__all__ = ['ENGINES', 'backends', 'bottleneck', 'environment', 'functions', 'graphs',
+           'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
 
 ENGINES = 'fast', 'stock'
 
 
-def use(name, model):
+def use(name, model, graph=False):
     """Let Chainer compute by an engine from now on, in this process.
 
     Args:
         name (str): ``'fast'``, or ``'stock'`` for Chainer as it is.
-        model (chainer.Link): What will be trained, on the CPU.  For ``'fast'`` the weights of its
-            convolutions get channels-last memory; their values and shapes stay.
+        model (chainer.Link): What will be trained, on its device.  For ``'fast'`` the weights of
+            its convolutions get channels-last memory; their values and shapes stay.
+        graph (bool): Whether ``StandardUpdater`` records the steps of training as CUDA graphs and
+            replays them; with ``'fast'`` on a GPU.
 
     Raises:
         ValueError: If there is no such engine.
+        ImportError: If the model is on a GPU and cuDNN 9 or its Python interface is missing.
     """
     if name not in ENGINES:
         raise ValueError(f'the engine must be one of {", ".join(ENGINES)}, not {name!r}')
+    on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
+    if name == 'fast' and on_gpu:
+        backends.use_gpu()
     switch(name == 'fast')
+    graphs.record(name == 'fast' and on_gpu and graph)
     if name == 'fast':
-        lay_out_weights(model)
+        with chainer.using_device(model.device):
+            lay_out_weights(model)

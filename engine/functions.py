@@ -4,9 +4,11 @@ Each replacement is handed Chainer's own as ``stock``, and leaves to it whatever
 arrays without a backend, dilation, groups, other axes.  What Chainer's own notes on the node for
 its gradients, it notes too.
 """
+import chainer
 from chainer.functions.activation import relu
 from chainer.functions.array import permutate
 from chainer.functions.connection import convolution_2d, deconvolution_2d, linear
+from chainer.functions.loss import softmax_cross_entropy
 from chainer.functions.math import basic_math
 from chainer.functions.math import sum as sum_
 from chainer.functions.normalization import batch_normalization
@@ -209,6 +211,22 @@ def global_average_pooling_gradient(stock, node, inputs):
     return to_nchw(ops.pooling.average_gradient(to_nhwc(gy), (n, h, w, c))),
 
 
+# Loss
+
+@replaces(softmax_cross_entropy.SoftmaxCrossEntropy, 'forward_gpu')
+def cross_entropy(stock, node, inputs):
+    x, t = inputs
+    loss = getattr(backend(x), 'loss', None)
+    if (not loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or not node.normalize
+            or node.reduce != 'mean' or node.class_weight is not None or chainer.is_debug()):
+        return stock(node, inputs)
+    node.retain_inputs((0, 1))
+    xp = chainer.backend.get_array_module(x)
+    y, node.y, node._coeff = loss.softmax_cross_entropy(
+        xp.ascontiguousarray(x), xp.ascontiguousarray(t), node.ignore_label)
+    return y,
+
+
 # Elementwise functions keep the layout of what they are given
 
 @replaces(relu.ReLU, 'forward_cpu', 'forward_gpu')
@@ -232,6 +250,13 @@ def rectifier_gradient(stock, node, inputs):
 def add(stock, node, inputs):
     ops = backend(*inputs)
     y = ops.activation.add(*inputs) if ops and len(inputs) == 2 else None
+    return stock(node, inputs) if y is None else (y,)
+
+
+@replaces(basic_math.MulConstant, 'forward')
+def multiply(stock, node, inputs):
+    scale = getattr(backend(*inputs), 'scale', None)  # on a CPU NumPy's own is as fast
+    y = scale(*inputs, node.value) if scale else None
     return stock(node, inputs) if y is None else (y,)
 
 

@@ -42,6 +42,31 @@ def as_pixels(matrix):
     return to_rows(matrix)[:, None, None]
 
 
+def lies_as(model, array):
+    """Whether an array is of the shape, dtype and order of elements of another one."""
+    return (array.shape == model.shape and array.dtype == model.dtype
+            and (array.strides == model.strides or order(array) == order(model)))
+
+
+def order(array):
+    """Its strides, but for axes of length 1, where they mean nothing."""
+    return [stride for stride, size in zip(array.strides, array.shape) if size > 1]
+
+
+def laid_out_as(model, array):
+    """The array, or a copy of it whose elements lie in memory as those of ``model``."""
+    if lies_as(model, array):
+        return array
+    copy = chainer.backend.get_array_module(model).empty_like(model)
+    copy[...] = array
+    return copy
+
+
+def has_known_layout(x):
+    """Whether the elements lie without gaps, in the order of C or channels-last."""
+    return x.flags.c_contiguous or is_channels_last(x)
+
+
 def lay_out_weights(model):
     """Give the weights of a model's convolutions channels-last memory, in which they are read."""
     for link in model.links():

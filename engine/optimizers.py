@@ -2,7 +2,8 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import each_block, flat, lies_as
+from engine.cpu.blocks import each_block, flat
+from engine.layout import laid_out_as
 from engine.seam import replaces
 
 
@@ -25,15 +26,6 @@ def update(rule, parameter, states, step):
         step(*arrays, np.empty_like(arrays[0]))
     each_block(part, w.size)
     return True
-
-
-def laid_out_as(model, array):
-    """The array, or a copy of it whose elements lie in memory as those of ``model``."""
-    if lies_as(model, array):
-        return array
-    copy = np.empty_like(model)
-    copy[...] = array
-    return copy
 
 
 @replaces(adam.AdamRule, 'update_core_cpu')

@@ -127,3 +127,7 @@ class ResNet50(chainer.Chain):
 
     def classify(self, h):
         return self.fc6(F.average_pooling_2d(h, h.shape[2:]))
+
+    def draw_layer(self, layer_mix):
+        """See :meth:`BaseResNet50.draw_layer`."""
+        return self.base.draw_layer(layer_mix)

@@ -12,17 +12,18 @@ from recipe.errors import Invalid
 
 
 def use_device(args):
-    """Make the device of ``--device`` the current one.
+    """Make the device of ``--device`` the current one, and decide what is left to ``auto``.
 
     Args:
         args: Its ``device`` is ``'cpu'``, the number of a GPU, or ``'auto'``, GPU 0 where there is
-            one; its ``engine`` is for the line.
+            one.  Afterwards its ``engine`` is ``'fast'`` or ``'stock'``, its ``graph`` ``'on'`` or
+            ``'off'``.
 
     Returns:
         chainer.backend.Device: A line with its ``describe(device)`` has been printed.
 
     Raises:
-        Invalid: If there is no such device, or it does not work.
+        Invalid: If there is no such device, it does not work, or the engine does not work on it.
     """
     name, advice = args.device, ''
     if name == 'auto':
@@ -39,14 +40,41 @@ def use_device(args):
     else:
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
-    engine = engine_on(device, args.engine)
-    print(f'Device: {describe(device)}, engine {engine}{advice}', flush=True)
+    choose_engine(args, on_gpu=device.xp is not np)
+    graph = ', graph on' if args.graph == 'on' else ''
+    print(f'Device: {describe(device)}, engine {args.engine}{graph}{advice}', flush=True)
     return device
 
 
-def engine_on(device, engine):
-    """Which engine computes on a device, where this one is wanted."""
-    return engine if device.xp is np else 'stock'
+def choose_engine(args, on_gpu):
+    if args.engine == 'auto':
+        args.engine = 'stock' if on_gpu else 'fast'
+    if on_gpu and args.engine == 'fast' and cudnn_version() is None:
+        raise Invalid(f'--engine: given fast, but there is no cuDNN ({why_no_cudnn()}); install '
+                      'requirements-gpu.txt, or take --engine stock')
+    can_record = on_gpu and args.engine == 'fast'
+    if args.graph == 'auto':
+        args.graph = 'on' if can_record else 'off'
+    if args.graph == 'on' and not can_record:
+        raise Invalid('--graph: given on, valid: off or auto, but with --engine fast on a GPU')
+
+
+def cudnn_version():
+    """Such as '9.28.0'; None where the engine cannot use cuDNN."""
+    try:
+        import cudnn
+        version = cudnn.backend_version()
+    except Exception:  # a missing package or library; what raises differs
+        return None
+    return f'{version // 10000}.{version // 100 % 100}.{version % 100}'
+
+
+def why_no_cudnn():
+    try:
+        import cudnn
+        cudnn.backend_version()
+    except Exception as error:
+        return str(error)
 
 
 def has_nvidia_gpu():
@@ -102,8 +130,8 @@ def describe(device):
         return f'CPU ({cpu_model()}, {os.cpu_count()} cores), NumPy {np.__version__}'
     cupy = cuda.cupy
     properties = cupy.cuda.runtime.getDeviceProperties(device.device.id)
-    cudnn = ('cuDNN' if cuda.cudnn_enabled else
-             'no cuDNN (Chainer has none with this CuPy: convolutions are slow)')
+    version = cudnn_version()
+    cudnn = f'cuDNN {version}' if version else f'no cuDNN ({why_no_cudnn()})'
     return (f'GPU {device.device.id} ({properties["name"].decode()}), '
             f'CuPy {cupy.__version__}, {cudnn}')
 

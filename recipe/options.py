@@ -152,9 +152,13 @@ def parse_args(description, method, architectures, argv=None):
         help='cpu, the number of a GPU, or auto: the first GPU where there is one '
              '(default: %(default)s)')
     training.add_argument(
-        '--engine', choices=ENGINES, default='fast',
-        help='fast: the same but for rounding in less time, on a CPU; stock: Chainer as it is, '
-             'which a GPU always takes (default: %(default)s)')
+        '--engine', choices=(*ENGINES, 'auto'), default='auto',
+        help='fast: the same but for rounding in less time; stock: Chainer as it is; auto: fast '
+             'on a CPU, stock on a GPU, where fast has yet to be proven (default: %(default)s)')
+    training.add_argument(
+        '--graph', choices=('on', 'off', 'auto'), default='auto',
+        help='whether the steps of training are recorded as CUDA graphs and replayed; auto: '
+             'wherever the fast engine runs on a GPU (default: %(default)s)')
 
     run = parser.add_argument_group('run')
     run.add_argument(

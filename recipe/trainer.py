@@ -10,7 +10,7 @@ from chainer.training import extensions, triggers
 
 import engine
 from recipe import run_directory
-from recipe.device import describe, engine_on
+from recipe.device import describe
 from recipe.errors import Invalid
 from recipe.estimate import estimate
 from recipe.npz import load_npz
@@ -68,7 +68,7 @@ def start(trainer, args, streams, device):
         raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
                       'training set')
     model = trainer.updater.get_optimizer('main').target
-    engine.use(engine_on(device, args.engine), model)
+    engine.use(args.engine, model, graph=args.graph == 'on')
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

@@ -1,4 +1,5 @@
 """Which device is taken, what is said about it, and what if it does not work."""
+import sys
 import types
 
 import chainer
@@ -44,7 +45,8 @@ def machine(monkeypatch):
         def use(self):
             used.append(self)
 
-    def set_up(gpu, has_cupy, cupy=None):
+    def set_up(gpu, has_cupy, cupy=None, cudnn=None):
+        monkeypatch.setitem(sys.modules, 'cudnn', cudnn)  # None: it cannot be imported
         monkeypatch.setattr(device.glob, 'glob', lambda path: ['/dev/nvidia0'] if gpu else [])
         monkeypatch.setattr(device, 'has_cupy', lambda: has_cupy)
         monkeypatch.setattr(device, 'cuda', types.SimpleNamespace(
@@ -56,8 +58,11 @@ def machine(monkeypatch):
     return set_up
 
 
-def use(name):
-    return device.use_device(types.SimpleNamespace(device=name, engine='fast'))
+CUDNN = types.SimpleNamespace(backend_version=lambda: 92800)
+
+
+def use(name, engine='auto', graph='auto'):
+    return device.use_device(types.SimpleNamespace(device=name, engine=engine, graph=graph))
 
 
 @pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
@@ -73,8 +78,33 @@ def test_the_first_gpu_is_taken_and_described(machine, capsys):
     used = machine(True, True, cupy())
     assert use('auto') is used[0]
     line, = capsys.readouterr().out.splitlines()
-    assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (Chainer has none with '
-                    'this CuPy: convolutions are slow), engine stock')
+    assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (import of cudnn halted; '
+                    'None in sys.modules), engine stock')
+
+
+@pytest.mark.parametrize('engine, graph, described', [
+    ('auto', 'auto', 'engine stock'), ('stock', 'off', 'engine stock'),
+    ('fast', 'auto', 'engine fast, graph on'), ('fast', 'on', 'engine fast, graph on'),
+    ('fast', 'off', 'engine fast')])
+def test_engine_and_graph_on_a_gpu(machine, capsys, engine, graph, described):
+    machine(True, True, cupy(), CUDNN)
+    use('auto', engine, graph)
+    line, = capsys.readouterr().out.splitlines()
+    assert line.endswith(f', cuDNN 9.28.0, {described}')
+
+
+def test_the_fast_engine_needs_cudnn_on_a_gpu(machine):
+    machine(True, True, cupy())
+    with pytest.raises(Invalid, match=r'--engine: given fast, but there is no cuDNN \(.*cudnn.*\); '
+                                      'install requirements-gpu.txt, or take --engine stock'):
+        use('0', 'fast')
+
+
+@pytest.mark.parametrize('name, engine', [('cpu', 'fast'), ('0', 'stock'), ('0', 'auto')])
+def test_a_graph_is_of_the_fast_engine_on_a_gpu(machine, name, engine):
+    machine(True, True, cupy(), CUDNN)
+    with pytest.raises(Invalid, match='--graph: given on, valid: off or auto'):
+        use(name, engine, 'on')
 
 
 def test_a_gpu_that_cupy_cannot_use_is_an_error_and_not_a_slow_run(machine, monkeypatch):

@@ -6,6 +6,7 @@ over a block each read it from the cache instead of from memory.
 import numpy as np
 
 from engine.cpu.threads import each
+from engine.layout import lies_as
 
 LARGEST = 1 << 18  # elements of a block: with fewer, threads wait for Python's interpreter instead
 SMALLEST = 1 << 16
@@ -73,17 +74,6 @@ def alike(*arrays):
     views = [flat(array) for array in arrays]
     same = all(lies_as(arrays[0], array) for array in arrays[1:])
     return views if same and all(view is not None for view in views) else None
-
-
-def lies_as(model, array):
-    """Whether an array is of the shape, dtype and order of elements of another one."""
-    return (array.shape == model.shape and array.dtype == model.dtype
-            and (array.strides == model.strides or order(array) == order(model)))
-
-
-def order(array):
-    """Its strides, but for axes of length 1, where they mean nothing."""
-    return [stride for stride, size in zip(array.strides, array.shape) if size > 1]
 
 
 def elementwise(operation, *inputs):

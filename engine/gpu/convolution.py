@@ -2,11 +2,10 @@
 
 Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are pairs.
 """
-from chainer.backends import cuda
+import cupy
 
 from engine.gpu import plans
 
-cupy = cuda.cupy
 
 
 def forward(x, W, stride, pad):

@@ -3,9 +3,8 @@ import functools
 import os
 
 import numpy as np
-from chainer.backends import cuda
+import cupy
 
-cupy = cuda.cupy
 CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
 THREADS = 256  # of a block, elsewhere
 

@@ -6,11 +6,10 @@ matrix; see normalization.cu.
 import functools
 
 import numpy as np
-from chainer.backends import cuda
+import cupy
 
 from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
 
-cupy = cuda.cupy
 ROWS = 8  # that a thread reads at least, where there are enough
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')

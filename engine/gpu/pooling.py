@@ -4,11 +4,10 @@ Shapes: x (N, H, W, C), y (N, H', W', C).  ``indexes`` has the shape of y and sa
 its window each maximum is, counted in rows, as in Chainer's MaxPoolingND.
 """
 import numpy as np
-from chainer.backends import cuda
+import cupy
 
 from engine.gpu.kernels import launch
 
-cupy = cuda.cupy
 
 
 def maximum(x, kernel, stride, cover_all):

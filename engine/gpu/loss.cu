@@ -1,0 +1,40 @@
+// Softmax cross-entropy of (n, classes) logits, by one block: y is the softmax, loss the mean over
+// the examples whose label is not `ignored`, and coefficient 1 over their number.
+
+const int THREADS = 256;
+
+extern "C" __global__ void softmax_cross_entropy(
+        const float *x, const int *t, float *y, float *loss, float *coefficient, int n,
+        int classes, int ignored) {
+    __shared__ float sums[THREADS], counts[THREADS];
+    float sum = 0, count = 0;
+    for (int i = threadIdx.x; i < n; i += THREADS) {
+        const float *logits = x + (long long)i * classes;
+        float *probabilities = y + (long long)i * classes;
+        float largest = logits[0], total = 0;
+        for (int c = 1; c < classes; ++c)
+            largest = logits[c] > largest ? logits[c] : largest;
+        for (int c = 0; c < classes; ++c)
+            total += expf(logits[c] - largest);
+        float log_total = logf(total);
+        for (int c = 0; c < classes; ++c)
+            probabilities[c] = expf(logits[c] - largest - log_total);
+        if (t[i] != ignored) {
+            sum += log_total + largest - logits[t[i]];
+            count += 1;
+        }
+    }
+    sums[threadIdx.x] = sum;
+    counts[threadIdx.x] = count;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            sums[threadIdx.x] += sums[threadIdx.x + half];
+            counts[threadIdx.x] += counts[threadIdx.x + half];
+        }
+    }
+    if (threadIdx.x == 0) {
+        *coefficient = 1 / fmaxf(counts[0], 1);
+        *loss = sums[0] * *coefficient;
+    }
+}

@@ -1,0 +1,193 @@
+"""Training steps recorded as CUDA graphs.
+
+A step of a deep network is some thousand small pieces of work, which Python hands to a GPU more
+slowly than it does them.  A CUDA graph holds all that one step does, from the forward pass to the
+new weights, and is handed over as one.  What it reads lies always at the same place: images,
+labels, partners, lam and the learning rate are put there before each replay.
+
+The layer that mixes decides what is done, so each has a graph of its own; the first step of each is
+done as ever and warms up everything, then it is recorded, which changes nothing on the GPU.
+"""
+import contextlib
+import weakref
+
+import chainer
+import numpy as np
+from chainer import training
+from chainer.backends import cuda
+
+from engine.seam import replaces
+
+# Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
+# reads the number from memory.  No other number in a network is likely to be this one.
+LAM = 0.3183098861837907
+
+steps = None  # of each optimizer, while StandardUpdater is to replay them
+
+
+def record(on):
+    """Whether ``StandardUpdater`` records the steps that it takes on a GPU."""
+    global steps
+    steps = weakref.WeakKeyDictionary() if on else None
+
+
+@replaces(training.updaters.StandardUpdater, 'update_core')
+def update_core(stock, updater):
+    optimizers = updater.get_all_optimizers()
+    optimizer = optimizers.get('main')
+    if steps is None or len(optimizers) != 1 or updater.loss_func is not None:
+        return stock(updater)
+    if optimizer not in steps:
+        steps[optimizer] = Step(optimizer)
+    iterator = updater.get_iterator('main')
+    steps[optimizer](*updater.converter(iterator.next(), updater.input_device))
+    if updater.auto_new_epoch and iterator.is_new_epoch:
+        optimizer.new_epoch(auto=True)
+
+
+class Step:
+    """Does with a batch what ``optimizer.update(model, x, t)`` does, and the same.
+
+    The model is the optimizer's target, on a GPU: a classifier that gives the loss of ``model(x,
+    t)``.  One that has a true ``mixup_hidden`` draws as ``ManifoldMixupClassifier`` does and takes
+    ``model(x, t, lam, layer_mix, index)``; of lam it may use products with it and with 1 - lam.
+
+    Gradients are cleared afterwards: the memory of a graph holds other things in the next step.
+    """
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.recorded = {}
+        self.stream = cuda.cupy.cuda.Stream()
+        self.pool = cuda.cupy.cuda.MemoryPool()  # what is freed in it is never given away
+
+    def __call__(self, x, t):
+        """Train on one batch, arrays on the GPU of which the shape decides what is recorded.
+
+        Returns:
+            cupy.ndarray: The loss.
+        """
+        model = self.optimizer.target
+        draws = draw(model, len(x))
+        key = draws.layer, x.shape, x.dtype.char, t.shape
+        if key in self.recorded and self.recorded[key].is_current():
+            return self.recorded[key].replay(x, t, draws)
+        loss = self.update(x, t, draws.arguments())
+        self.recorded[key] = Graph(self, x, t, draws)
+        return loss
+
+    def update(self, x, t, draws):
+        """One step as ever."""
+        losses = []
+
+        def forward(*arguments):
+            loss = self.optimizer.target(*arguments)
+            losses.append(loss.array)
+            return loss
+        self.optimizer.update(forward, x, t, *draws)
+        self.optimizer.target.cleargrads()
+        return losses[0]
+
+
+class Draws:
+    """What a step draws from NumPy's global generator: nothing for a baseline."""
+
+    lam = layer = index = None
+
+    def arguments(self):
+        return () if self.layer is None else (self.lam, self.layer, self.index)
+
+
+def draw(model, n):
+    """As ``ManifoldMixupClassifier``, its network and ``mixup_data`` do, in that order."""
+    draws = Draws()
+    if getattr(model, 'mixup_hidden', False):
+        draws.lam = model.draw_lam()
+        draws.layer = int(model.predictor.draw_layer(model.layer_mix))
+        draws.index = np.random.permutation(n)
+    return draws
+
+
+class Graph:
+    """A step for batches of one shape that are mixed at one layer."""
+
+    def __init__(self, step, x, t, draws):
+        from engine.gpu import values
+        self.optimizer = step.optimizer
+        self.draws = draws
+        self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
+        self.values = values.Recording(4096 + 8 * len(x))
+        self.arrays = held(self.optimizer)
+        self.reported = {}
+        counted = counts(self.optimizer)
+        with self.recording(step):
+            self.loss = step.update(chainer.Variable(self.x, requires_grad=False), self.t,
+                                    self.placeholders())
+        for owner, t in counted:
+            owner.t = t  # nothing has been done yet
+        self.values.send_constants()
+
+    @contextlib.contextmanager
+    def recording(self, step):
+        with cuda.cupy.cuda.using_allocator(step.pool.malloc), step.stream, self.values(), \
+                observed(self.reported):
+            step.stream.begin_capture()
+            try:
+                yield
+            except BaseException:
+                with contextlib.suppress(Exception):  # what has been raised says more
+                    step.stream.end_capture()
+                raise
+            self.graph = step.stream.end_capture()
+
+    def placeholders(self):
+        """What the classifier is given for lam, layer_mix and index."""
+        if self.draws.layer is None:
+            return ()
+        lam = self.values.varying(
+            lambda: np.array([self.draws.lam, 1 - self.draws.lam], np.float32))
+        self.values.factors = {LAM: lam[:1], 1 - LAM: lam[1:]}
+        return LAM, self.draws.layer, self.values.varying(lambda: self.draws.index)
+
+    def is_current(self):
+        """Whether weights and states still lie where they did."""
+        return all(a is b for a, b in zip(self.arrays, held(self.optimizer)))
+
+    def replay(self, x, t, draws):
+        self.x[...], self.t[...], self.draws = x, t, draws
+        for owner, t in counts(self.optimizer):
+            owner.t = t + 1
+        self.values.send_varying()
+        self.graph.launch()
+        chainer.report({name: value.copy() for name, value in self.reported.items()})
+        return self.loss.copy()
+
+
+def rules(optimizer):
+    return [p.update_rule for p in optimizer.target.params()
+            if p.update_rule is not None and p.update_rule.enabled]
+
+
+def counts(optimizer):
+    """What counts updates, and how many they are."""
+    return [(owner, owner.t) for owner in (optimizer, *rules(optimizer))]
+
+
+def held(optimizer):
+    """The arrays that a step changes."""
+    links = optimizer.target.links()
+    return ([p.array for p in optimizer.target.params()]
+            + [getattr(link, name) for link in links for name in link._persistent]
+            + [array for rule in rules(optimizer) for array in (rule.state or {}).values()])
+
+
+@contextlib.contextmanager
+def observed(values):
+    """``values`` gets the arrays that are reported in this context, by their full names."""
+    if not chainer.reporter._get_reporters():
+        yield
+        return
+    observation = {}
+    with chainer.reporter.report_scope(observation):
+        yield
+    values.update((name, value.array) for name, value in observation.items())

@@ -1,0 +1,268 @@
+"""The engine on a GPU against stock Chainer on the CPU, operation by operation and as a whole."""
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+from chainer.links.model.vision import resnet
+from hypothesis import given, settings, strategies as st
+
+import engine
+from engine.layout import is_channels_last, to_nchw, to_nhwc
+from mixup import ManifoldMixupClassifier
+from model import ResNet50
+from tests.test_engine import convolutions
+
+pytestmark = pytest.mark.gpu
+DEVICE = '@cupy:0'
+ROUNDING = 2e-5  # of one operation in float32, relative to the largest value
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """Without TF32, which keeps 10 bits."""
+    with chainer.using_config('use_cudnn_tensor_core', 'never'):
+        yield
+
+
+def on_gpu(compute, *arrays):
+    """``compute`` of the arrays by the engine on the GPU, its results as NumPy arrays."""
+    device = chainer.get_device(DEVICE)
+    device.use()
+    engine.backends.use_gpu()
+    with engine.replaced():
+        results = compute(*(device.send(a) for a in arrays))
+    return [chainer.get_device('@numpy').send(r) for r in results]
+
+
+def outputs_and_gradients(function, *inputs):
+    """y, and the gradients of a projection of y for each of the inputs."""
+    variables = [chainer.Variable(x) for x in inputs]
+    y = function(*variables)
+    weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float32)
+    y.grad = chainer.get_device(y.device).send(weights)
+    y.backward()
+    return [y.array, *(variable.grad for variable in variables)]
+
+
+def assert_same(function, *inputs):
+    expected = outputs_and_gradients(function, *(x.astype(np.float64) if x.dtype.kind == 'f' else x
+                                                 for x in inputs))
+    found = on_gpu(lambda *arrays: outputs_and_gradients(function, *arrays), *inputs)
+    assert len(expected) == len(found)
+    for one, other in zip(expected, found):
+        assert one.shape == other.shape and other.dtype == np.float32
+        np.testing.assert_allclose(other, one, rtol=0, equal_nan=False,
+                                   atol=ROUNDING * max(1, np.abs(one).max()))
+
+
+def normal(*shape, seed=0):
+    return np.random.RandomState(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(convolutions())
+def test_convolution_and_its_gradients(case):
+    n, channels, out, size, kernel, stride, pad, bias, _ = case
+    inputs = [normal(n, channels, *size), normal(out, channels, *kernel), normal(out)][:2 + bias]
+    assert_same(lambda *a: F.convolution_2d(*a, stride=stride, pad=pad), *inputs)
+
+
+@pytest.mark.parametrize('n, channels, out, size, kernel, stride, pad', [
+    (4, 3, 64, 32, 7, 2, 3), (4, 64, 64, 8, 3, 1, 1), (4, 256, 128, 8, 1, 2, 0),
+    (4, 64, 256, 8, 1, 1, 0), (4, 512, 512, 1, 3, 1, 1)])
+def test_convolutions_of_a_network(n, channels, out, size, kernel, stride, pad):
+    assert_same(lambda *a: F.convolution_2d(*a, stride=stride, pad=pad),
+                normal(n, channels, size, size), normal(out, channels, kernel, kernel))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 20), st.booleans())
+def test_linear(n, channels, out, bias):
+    assert_same(F.linear, *[normal(n, channels), normal(out, channels), normal(out)][:2 + bias])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(1, 70), st.integers(1, 9), st.integers(1, 9),
+       st.sampled_from([0, 100]))
+def test_batch_normalization_and_its_running_statistics(n, channels, h, w, mean):
+    x = mean + normal(n, channels, h, w)
+
+    def compute(x, gamma, beta):
+        running = [chainer.get_device(chainer.backend.get_device_from_array(x)).send(a)
+                   for a in (normal(channels), 1 + normal(channels) ** 2)]
+        y = outputs_and_gradients(
+            lambda *a: F.batch_normalization(*a, running_mean=running[0], running_var=running[1]),
+            x, gamma, beta)
+        return [*y, *running]
+    expected = compute(*(a.astype(np.float64) for a in (x, normal(channels), normal(channels))))
+    found = on_gpu(compute, x, normal(channels), normal(channels))
+    for one, other in zip(expected, found):
+        np.testing.assert_allclose(other, one, rtol=0, equal_nan=False,
+                                   atol=(1 + mean) * ROUNDING * max(1, np.abs(one).max()))
+
+
+def test_batch_normalization_of_many_rows():
+    """So many that several blocks share the rows of a channel."""
+    assert_same(F.batch_normalization, 5 + normal(64, 65, 16, 16), normal(65), normal(65))
+
+
+def test_batch_normalization_with_fixed_statistics():
+    mean, var = normal(8), 1 + normal(8) ** 2
+
+    def function(x, gamma, beta):
+        send = chainer.get_device(x.device).send
+        return F.fixed_batch_normalization(x, gamma, beta, send(mean), send(var))
+    with chainer.no_backprop_mode():
+        expected = function(*map(chainer.Variable, (normal(4, 8, 5, 5), normal(8), normal(8))))
+        found, = on_gpu(lambda *a: [function(*map(chainer.Variable, a)).array],
+                        normal(4, 8, 5, 5), normal(8), normal(8))
+    np.testing.assert_allclose(found, expected.array, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(3, 9), st.integers(3, 9),
+       st.integers(1, 3), st.integers(1, 3), st.booleans())
+def test_max_pooling(n, channels, h, w, kernel, stride, cover_all):
+    x = to_nchw(to_nhwc(normal(n, channels, h, w)))
+    assert_same(lambda x: F.max_pooling_2d(x, kernel, stride, cover_all=cover_all), x)
+
+
+def test_of_equal_maxima_the_first_counts():
+    x = to_nchw(np.zeros((2, 6, 6, 3), np.float32))
+    assert_same(lambda x: F.max_pooling_2d(x, 3, 2), x)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 5), st.integers(1, 5))
+def test_global_average_pooling(n, channels, h, w):
+    assert_same(lambda x: F.average_pooling_2d(x, (h, w)), normal(n, channels, h, w))
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_elementwise_functions_keep_the_layout(last):
+    x, y = normal(4, 5, 6, 7), normal(4, 5, 6, 7, seed=1)
+    if last:
+        x, y = (to_nchw(to_nhwc(a)) for a in (x, y))
+    index = np.array([2, 0, 3, 1])
+
+    def function(x, y):
+        send = chainer.get_device(x.device).send
+        return .3 * F.relu(x + y) + (1 - .3) * F.permutate(x, send(index))
+    assert_same(function, x, y)
+
+    def lies(x, y):
+        h = function(*map(chainer.Variable, (x, y))).array
+        assert is_channels_last(h) == last and h.flags.c_contiguous != last
+        return h,
+    on_gpu(lies, x, y)
+
+
+@pytest.mark.parametrize('train', [True, False])
+@pytest.mark.parametrize('block', [lambda: resnet.BottleneckA(8, 4, 16, 2),
+                                   lambda: resnet.BottleneckB(16, 4)])
+def test_bottlenecks(block, train):
+    block = block()
+    x = normal(6, block.conv1.W.shape[1], 5, 5)
+
+    def compute(device, x):
+        block.to_device(device)
+        block.cleargrads()
+        x = chainer.Variable(block.device.send(x))
+        with chainer.using_config('train', train), chainer.using_config('enable_backprop', train):
+            y = block(x)
+        if train:
+            y.grad = block.device.send(normal(*y.shape, seed=1))
+            y.backward()
+        arrays = [y.array, *([x.grad] if train else [])]
+        arrays += [p.grad for _, p in sorted(block.namedparams()) if train]
+        return arrays + [link.avg_var for link in block.links() if hasattr(link, 'avg_var')]
+    start = {path: a.copy() for path, a in persistent(block)}
+    expected = [np.array(a) for a in compute('@numpy', x)]
+    for path, a in persistent(block):
+        a[...] = start[path]
+    found = on_gpu(lambda: compute(DEVICE, x))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=2e-4 * max(1, np.abs(one).max()))
+
+
+def persistent(link):
+    return [((path, name), getattr(l, name)) for path, l in link.namedlinks()
+            for name in ('avg_mean', 'avg_var') if hasattr(l, name)]
+
+
+@pytest.mark.parametrize('n, classes', [(5, 3), (300, 10)])
+def test_softmax_cross_entropy(n, classes):
+    t = np.random.RandomState(0).randint(-1, classes, n).astype(np.int32)  # -1 does not count
+    assert_same(lambda x: F.softmax_cross_entropy(x, chainer.get_device(x.device).send(t)),
+                3 * normal(n, classes))
+
+
+OPTIMIZERS = {
+    'adam': lambda: chainer.optimizers.Adam(.01),
+    'adamw': lambda: chainer.optimizers.AdamW(.01, eta=.5, weight_decay_rate=.1),
+    'momentum': lambda: chainer.optimizers.MomentumSGD(.1),
+    'nesterov': lambda: chainer.optimizers.NesterovAG(.1),
+    'amsgrad': lambda: chainer.optimizers.AMSGrad(.01),  # not the engine's
+    'sgd': lambda: chainer.optimizers.SGD(.1)}
+
+
+@pytest.mark.parametrize('hook', ['no', 'decay', 'two'])
+@pytest.mark.parametrize('name', OPTIMIZERS)
+def test_updates(name, hook):
+    def compute(device):
+        with chainer.using_config('dtype', np.float32):
+            np.random.seed(0)
+            model = chainer.Sequential(L.Linear(3, 4), L.Linear(4, 7000), L.Convolution2D(5, 6, 3))
+        model.to_device(device)
+        optimizer = OPTIMIZERS[name]().setup(model)
+        for parameter in model.params():
+            if hook != 'no' and parameter.ndim > 1:
+                parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(.1))
+            if hook == 'two':
+                parameter.update_rule.add_hook(chainer.optimizer_hooks.GradientClipping(1000.))
+        for i in range(3):
+            for parameter in model.params():
+                parameter.grad = model.device.send(normal(*parameter.shape, seed=i))
+            if name != 'adamw':
+                setattr(optimizer, 'alpha' if 'a' in name else 'lr', .01 / (1 + i))
+            optimizer.update()
+        return [a for p in model.params()
+                for a in (p.array, *(p.update_rule.state or {}).values())]
+    expected = compute('@numpy')
+    for one, other in zip(expected, on_gpu(lambda: compute(DEVICE)), strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('stem', ['imagenet', 'cifar'])
+def test_a_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem):
+    x = np.random.RandomState(2).uniform(size=(4, 3, 32, 32)).astype(np.float32)
+    t = np.array([1, 0, 3, 1], np.int32)
+
+    def gradients(device, dtype):
+        with chainer.using_config('dtype', np.dtype(dtype)):
+            np.random.seed(0)
+            model = ManifoldMixupClassifier(ResNet50(5, stem))
+        for parameter in model.params():
+            parameter.array = parameter.array.astype(dtype)
+        model.to_device(device)
+        send = model.device.send
+        loss = model(send(x.astype(dtype)), send(t), .3, 2, send(np.array([1, 2, 3, 0])))
+        model.cleargrads()
+        loss.backward()
+        return [loss.array, *(p.grad for _, p in sorted(model.namedparams()))]
+    exact = gradients('@numpy', np.float64)
+    stock = gradients('@numpy', np.float32)
+    fast = on_gpu(lambda: gradients(DEVICE, np.float32))
+    assert abs(fast[0] - exact[0]) < 1e-4 * abs(exact[0])
+    squares = [sum(np.square(a.astype(np.float64) - e).sum() for a, e in zip(found[1:], exact[1:]))
+               for found in (stock, fast)]
+    assert squares[1] ** .5 <= 2 * squares[0] ** .5
+
+
+def test_float64_is_chainers():
+    x, W = (normal(*shape).astype(np.float64) for shape in ((2, 3, 5, 5), (4, 3, 3, 3)))
+    expected = F.convolution_2d(x, W).array
+    found, = on_gpu(lambda x, W: [F.convolution_2d(x, W).array], x, W)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
