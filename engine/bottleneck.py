@@ -88,7 +88,7 @@ class Layer:
         conv = self.ops.convolution
         gW = conv.weight_gradient(self.x, gh, self.W.shape, self.stride, self.pad)
         gx = conv.input_gradient(gh, self.W, self.x.shape, self.stride, self.pad, onto)
-        return gx, (to_nchw(gW), ggamma, gbeta), gr.reshape(self.h.shape)
+        return gx, (to_nchw(gW), ggamma, gbeta), gr.reshape(self.h.shape) if residual else None
 
     def composed(self, x, W, gamma, beta):
         """Convolution and batch normalization by Chainer."""

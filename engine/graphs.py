@@ -58,6 +58,7 @@ class Step:
     def __init__(self, optimizer):
         self.optimizer = optimizer
         self.recorded = {}
+        self.n_replayed = 0
         self.stream = cuda.cupy.cuda.Stream()
         self.pool = cuda.cupy.cuda.MemoryPool()  # what is freed in it is never given away
 
@@ -71,9 +72,12 @@ class Step:
         draws = draw(model, len(x))
         key = draws.layer, x.shape, x.dtype.char, t.shape
         if key in self.recorded and self.recorded[key].is_current():
+            self.n_replayed += 1
             return self.recorded[key].replay(x, t, draws)
+        from engine.gpu import values
+        before = values.n_sent
         loss = self.update(x, t, draws.arguments())
-        self.recorded[key] = Graph(self, x, t, draws)
+        self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
         return loss
 
     def update(self, x, t, draws):
@@ -111,12 +115,12 @@ def draw(model, n):
 class Graph:
     """A step for batches of one shape that are mixed at one layer."""
 
-    def __init__(self, step, x, t, draws):
+    def __init__(self, step, x, t, draws, n_sent):
         from engine.gpu import values
         self.optimizer = step.optimizer
         self.draws = draws
         self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
-        self.values = values.Recording(4096 + 8 * len(x))
+        self.values = values.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
         self.arrays = held(self.optimizer)
         self.reported = {}
         counted = counts(self.optimizer)
@@ -125,7 +129,6 @@ class Graph:
                                     self.placeholders())
         for owner, t in counted:
             owner.t = t  # nothing has been done yet
-        self.values.send_constants()
 
     @contextlib.contextmanager
     def recording(self, step):
@@ -157,7 +160,7 @@ class Graph:
         self.x[...], self.t[...], self.draws = x, t, draws
         for owner, t in counts(self.optimizer):
             owner.t = t + 1
-        self.values.send_varying()
+        self.values.send()
         self.graph.launch()
         chainer.report({name: value.copy() for name, value in self.reported.items()})
         return self.loss.copy()

@@ -1,10 +1,17 @@
-"""CIFAR-10 for the tests (real pixels where they are, otherwise a set of the same format); GPU."""
+"""CIFAR-10 for the tests (real pixels where they are, otherwise a set of the same format); GPU.
+
+``GPU=simulated pytest -m gpu`` runs the tests that need a GPU on one that is simulated.
+"""
 import io
 import os
 import pickle
 import subprocess
 import sys
 import tarfile
+
+if os.environ.get('GPU') == 'simulated':  # before Chainer
+    from tests import simulated_gpu
+    simulated_gpu.install()
 
 import engine  # before NumPy
 import chainer

@@ -39,7 +39,7 @@ def outputs_and_gradients(function, *inputs):
     """y, and the gradients of a projection of y for each of the inputs."""
     variables = [chainer.Variable(x) for x in inputs]
     y = function(*variables)
-    weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float32)
+    weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float32).astype(y.dtype)
     y.grad = chainer.get_device(y.device).send(weights)
     y.backward()
     return [y.array, *(variable.grad for variable in variables)]
@@ -53,7 +53,7 @@ def assert_same(function, *inputs):
     for one, other in zip(expected, found):
         assert one.shape == other.shape and other.dtype == np.float32
         np.testing.assert_allclose(other, one, rtol=0, equal_nan=False,
-                                   atol=ROUNDING * max(1, np.abs(one).max()))
+                                   atol=ROUNDING * max(1, np.abs(one[np.isfinite(one)]).max()))
 
 
 def normal(*shape, seed=0):
@@ -142,8 +142,6 @@ def test_global_average_pooling(n, channels, h, w):
 @pytest.mark.parametrize('last', [False, True])
 def test_elementwise_functions_keep_the_layout(last):
     x, y = normal(4, 5, 6, 7), normal(4, 5, 6, 7, seed=1)
-    if last:
-        x, y = (to_nchw(to_nhwc(a)) for a in (x, y))
     index = np.array([2, 0, 3, 1])
 
     def function(x, y):
@@ -152,6 +150,8 @@ def test_elementwise_functions_keep_the_layout(last):
     assert_same(function, x, y)
 
     def lies(x, y):
+        if last:
+            x, y = (to_nchw(to_nhwc(a)) for a in (x, y))
         h = function(*map(chainer.Variable, (x, y))).array
         assert is_channels_last(h) == last and h.flags.c_contiguous != last
         return h,
@@ -220,7 +220,7 @@ def test_updates(name, hook):
             if hook != 'no' and parameter.ndim > 1:
                 parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(.1))
             if hook == 'two':
-                parameter.update_rule.add_hook(chainer.optimizer_hooks.GradientClipping(1000.))
+                parameter.update_rule.add_hook(chainer.optimizer_hooks.Lasso(.01))
         for i in range(3):
             for parameter in model.params():
                 parameter.grad = model.device.send(normal(*parameter.shape, seed=i))
@@ -254,7 +254,7 @@ def test_a_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem):
     exact = gradients('@numpy', np.float64)
     stock = gradients('@numpy', np.float32)
     fast = on_gpu(lambda: gradients(DEVICE, np.float32))
-    assert abs(fast[0] - exact[0]) < 1e-4 * abs(exact[0])
+    assert abs(fast[0] - exact[0]) < 1e-4 * abs(exact[0]) + 1.5 * abs(stock[0] - exact[0])
     squares = [sum(np.square(a.astype(np.float64) - e).sum() for a, e in zip(found[1:], exact[1:]))
                for found in (stock, fast)]
     assert squares[1] ** .5 <= 2 * squares[0] ** .5

@@ -27,5 +27,5 @@ def update(name, tensors, factors):
         chunks += [(i, number) for number in range(-(-arrays[0].size // CHUNK))]
     table = values.constant(table.view(np.uint8))
     chunks = values.constant(np.array(chunks, np.int32))
-    factors = values.varying(lambda: np.array(factors(), np.float32))
-    kernel('optimizers', name)((len(chunks),), (THREADS,), (table, chunks, factors))
+    read = values.varying(lambda: np.array(factors(), np.float32))
+    kernel('optimizers', name)((len(chunks),), (THREADS,), (table, chunks, read))

@@ -10,12 +10,12 @@ extern "C" __global__ void maximum(
     int c = i % channels, column = i / channels % out_w;
     int row = i / channels / out_w % out_h, image = i / channels / out_w / out_h;
     int top = row * stride_y, left = column * stride_x;
-    float best = 0;
-    int place = -1;
+    float best = -__int_as_float(0x7f800000);  // infinity: a window may lie beyond x
+    int place = 0;
     for (int dy = 0; dy < min(kh, h - top); ++dy)
         for (int dx = 0; dx < min(kw, w - left); ++dx) {
             float value = x[(((long long)image * h + top + dy) * w + left + dx) * channels + c];
-            if (place < 0 || value > best) {
+            if (value > best) {
                 best = value;
                 place = dy * kw + dx;
             }

@@ -11,24 +11,26 @@ import cupy
 ALIGNMENT = 256  # bytes, as CuPy's own
 
 recording = None  # the one that is going on
+n_sent = 0  # bytes since the beginning, each array rounded up
 
 
 class Recording:
     """The values of one recorded step.
 
+    Their memory is nobody else's: what the step itself allocates is used over and over in it.
+
     Args:
-        capacity (int): Bytes for all that varies.
+        capacity (int): Bytes for all of them, each rounded up.
 
     Attributes:
         factors (dict): Numbers that stand, in what is recorded, for an element of an array.
     """
 
     def __init__(self, capacity):
-        self.varied = cupy.empty(capacity, np.uint8)
+        self.memory = cupy.empty(capacity, np.uint8)
         self.host = np.zeros(capacity, np.uint8)
-        self.functions = []
         self.used = 0
-        self.constants = []
+        self.functions = []
         self.factors = {}
 
     @contextlib.contextmanager
@@ -41,39 +43,45 @@ class Recording:
         finally:
             recording = None
 
-    def constant(self, host):
-        array = cupy.empty(host.shape, host.dtype)
-        self.constants.append((array, host))
-        return array
+    def add(self, value):
+        """Room for an array; it on the GPU, and on the host where it is sent from."""
+        place = slice(self.used, self.used + value.nbytes)
+        self.used += rounded(value.nbytes)
+        arrays = [memory[place].view(value.dtype).reshape(value.shape)
+                  for memory in (self.memory, self.host)]
+        arrays[1][...] = value
+        return arrays
 
     def varying(self, function):
-        value = function()
-        start, self.used = self.used, self.used + -(-value.nbytes // ALIGNMENT) * ALIGNMENT
-        place = slice(start, start + value.nbytes)
-        array = self.varied[place].view(value.dtype).reshape(value.shape)
-        self.functions.append((self.host[place].view(value.dtype).reshape(value.shape), function))
+        array, host = self.add(function())
+        self.functions.append((host, function))
         return array
 
-    def send_constants(self):
-        """To be called once, after the recording."""
-        for array, host in self.constants:
-            array.set(host)
-
-    def send_varying(self):
+    def send(self):
         """To be called before each replay."""
-        for place, function in self.functions:
-            place[...] = function()
-        self.varied[:self.used] = cupy.asarray(self.host[:self.used])
+        for host, function in self.functions:
+            host[...] = function()
+        self.memory[:self.used] = cupy.asarray(self.host[:self.used])
+
+
+def rounded(n_bytes):
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def sent(value):
+    global n_sent
+    n_sent += rounded(value.nbytes)
+    return cupy.asarray(value)
 
 
 def constant(host):
     """A NumPy array on the GPU."""
-    return recording.constant(host) if recording else cupy.asarray(host)
+    return recording.add(host)[0] if recording else sent(host)
 
 
 def varying(function):
     """The NumPy array ``function()`` on the GPU; the function is asked anew for every replay."""
-    return recording.varying(function) if recording else cupy.asarray(function())
+    return recording.varying(function) if recording else sent(function())
 
 
 def factor(value):

@@ -1,0 +1,148 @@
+"""As much of nvidia-cudnn-frontend as convolutions need, by NumPy on the host's memory."""
+import ctypes
+import enum
+
+import numpy as np
+
+from tests.simulated_gpu import runtime
+
+data_type = enum.Enum('data_type', 'FLOAT HALF')
+heur_mode = enum.Enum('heur_mode', 'A B FALLBACK')
+numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
+                           'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
+WORKSPACE = 64  # bytes
+streams = {}  # of each handle
+
+
+class cudnnGraphNotSupportedError(RuntimeError):
+    pass
+
+
+def backend_version():
+    return 91900
+
+
+def create_handle():
+    streams[len(streams) + 1] = 0
+    return len(streams)
+
+
+def set_stream(handle, stream):
+    streams[handle] = stream
+
+
+class Tensor:
+
+    def __init__(self, dim=None, stride=None, data_type=None):
+        self.dim, self.stride, self.data_type = dim, stride, data_type
+        self.is_output = False
+
+    def __getattr__(self, name):
+        if not name.startswith('set_'):
+            raise AttributeError(name)
+
+        def set_value(value):
+            setattr(self, {'output': 'is_output'}.get(name[4:], name[4:]), value)
+            return self
+        return set_value
+
+    def view(self, pointer):
+        """The array at an address."""
+        size = sum((d - 1) * s for d, s in zip(self.dim, self.stride)) + 1
+        flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(pointer))
+        return np.lib.stride_tricks.as_strided(flat, self.dim, [4 * s for s in self.stride])
+
+
+class pygraph:
+
+    def __init__(self, io_data_type, intermediate_data_type, compute_data_type, handle):
+        self.tensors = []
+        self.stages = ['validate', 'build_operation_graph', 'create_execution_plans',
+                       'check_support', 'build_plans']
+
+    def tensor(self, **properties):
+        self.tensors.append(Tensor(**properties))
+        return self.tensors[-1]
+
+    def convolution(self, kind, image, filter, output, padding, stride, dilation):
+        self.kind, self.padding, self.stride = kind, padding, stride
+        assert dilation == [1, 1]
+        result = Tensor()
+        self.tensors.append(result)
+        self.image, self.filter, self.output = (
+            result if tensor is None else tensor for tensor in (image, filter, output))
+        return result
+
+    def conv_fprop(self, image, weight, **geometry):
+        return self.convolution('fprop', image, weight, None, **geometry)
+
+    def conv_dgrad(self, loss, filter, **geometry):
+        return self.convolution('dgrad', None, filter, loss, **geometry)
+
+    def conv_wgrad(self, image, loss, **geometry):
+        return self.convolution('wgrad', image, None, loss, **geometry)
+
+    def stage(self, name):
+        assert self.stages.pop(0) == name, f'{name} is called out of order'
+
+    def validate(self):
+        self.stage('validate')
+        for tensor in self.tensors:
+            assert tensor.dim and tensor.stride and tensor.uid and tensor.data_type
+            assert len(tensor.dim) == len(tensor.stride) == 4
+        (n, c, h, w), (out, c_, kh, kw), (n_, out_, oh, ow) = (
+            t.dim for t in (self.image, self.filter, self.output))
+        assert (n, c, out) == (n_, c_, out_)
+        for size, k, p, s, found in zip((h, w), (kh, kw), self.padding, self.stride, (oh, ow)):
+            assert (size + 2 * p - k) // s + 1 == found
+
+    def build_operation_graph(self):
+        self.stage('build_operation_graph')
+
+    def create_execution_plans(self, modes):
+        self.stage('create_execution_plans')
+
+    def deselect_numeric_notes(self, notes):
+        assert self.stages[0] == 'check_support'
+
+    def check_support(self):
+        self.stage('check_support')
+
+    def build_plans(self):
+        self.stage('build_plans')
+
+    def get_workspace_size(self):
+        assert not self.stages
+        return WORKSPACE
+
+    def _execute(self, pointers, workspace, handle):
+        assert set(pointers) == {tensor.uid for tensor in self.tensors} and workspace
+        assert streams[handle] == runtime.get_current_stream().ptr
+        x, W, y = (t.view(pointers[t.uid]) for t in (self.image, self.filter, self.output))
+        runtime.do('cudnn', self.kind, lambda: getattr(self, self.kind)(x, W, y))
+
+    def padded(self, x):
+        (ph, pw) = self.padding
+        return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (ph, ph), (pw, pw)))
+
+    def taps(self, padded, W, y):
+        """For each tap of the filter its place, and the pixels that meet it."""
+        (sy, sx), (oh, ow) = self.stride, y.shape[2:]
+        for i in range(W.shape[2]):
+            for j in range(W.shape[3]):
+                yield i, j, padded[:, :, i:i + sy * oh:sy, j:j + sx * ow:sx][:, :, :oh, :ow]
+
+    def fprop(self, x, W, y):
+        y[...] = sum(np.einsum('nchw,oc->nohw', pixels, W[:, :, i, j], optimize=True)
+                     for i, j, pixels in self.taps(self.padded(x), W, y))
+
+    def dgrad(self, x, W, y):
+        gx = np.zeros_like(self.padded(x))
+        for i, j, pixels in self.taps(gx, W, y):
+            pixels += np.einsum('nohw,oc->nchw', y, W[:, :, i, j], optimize=True)
+        (ph, pw), (h, w) = self.padding, x.shape[2:]
+        x[...] = gx[:, :, ph:ph + h, pw:pw + w]
+
+    def wgrad(self, x, W, y):
+        for i, j, pixels in self.taps(self.padded(x), W, y):
+            W[:, :, i, j] = np.einsum('nchw,nohw->oc', pixels, y, optimize=True)

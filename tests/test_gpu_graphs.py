@@ -1,0 +1,187 @@
+"""Steps replayed from CUDA graphs: bit for bit the eager ones."""
+import json
+
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy as np
+import pytest
+from chainer import training
+from chainer.training import extensions
+
+import engine
+from engine.graphs import Step
+from mixup import ManifoldMixupClassifier, mixup_data
+from model import ResNet50
+
+pytestmark = pytest.mark.gpu
+
+
+class Network(chainer.Chain):
+    """Small, with all that ResNet-50 has, mixed at one of three layers."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.conv1 = L.Convolution2D(3, 8, 3, 1, 1)
+            self.bn1 = L.BatchNormalization(8)
+            self.block = chainer.links.model.vision.resnet.BuildingBlock(2, 8, 4, 16, 2)
+            self.fc = L.Linear(16, 4)
+
+    def draw_layer(self, layer_mix):
+        return np.random.choice([0, 1, 2] if layer_mix is None else layer_mix)
+
+    def forward(self, x, t=None, mixup_hidden=False, lam=None, layer_mix=None, index=None):
+        layer = self.draw_layer(layer_mix) if mixup_hidden and not np.isscalar(layer_mix) \
+            else layer_mix
+        h = x
+        for number, stage in enumerate((F.identity, self.stem, self.block)):
+            h = stage(h)
+            if mixup_hidden and number == layer:
+                h, t_a, t_b = mixup_data(h, t, lam, index)
+        y = self.fc(F.average_pooling_2d(h, h.shape[2:]))
+        return (y, t_a, t_b) if mixup_hidden else y
+
+    def stem(self, x):
+        return F.max_pooling_2d(F.relu(self.bn1(self.conv1(x))), 3, 2)
+
+
+def batches(n_batch, n=6, size=9):
+    random = np.random.RandomState(0)
+    device = chainer.get_device('@cupy:0')
+    return [(device.send(random.uniform(size=(n, 3, size, size)).astype(np.float32)),
+             device.send(random.randint(0, 4, n).astype(np.int32))) for _ in range(n_batch)]
+
+
+OPTIMIZERS = {'alpha': chainer.optimizers.Adam, 'lr': chainer.optimizers.NesterovAG}
+
+
+def train(graph, n_step, rate='alpha', mixup_hidden=True, network=Network, n=6, size=9):
+    """Losses, and all numbers that the model and the optimizer hold in the end."""
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(network(), mixup_hidden)
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    optimizer = OPTIMIZERS[rate]().setup(model)
+    for parameter in model.params():
+        if parameter.ndim > 1:
+            parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
+    step = Step(optimizer)
+    losses = []
+    with chainer.using_config('cudnn_deterministic', True):
+        for i, (x, t) in enumerate(batches(n_step, n, size)):
+            setattr(optimizer, rate, .01 / (1 + i))
+            if graph:
+                losses.append(float(step(x, t)))
+            else:
+                optimizer.update(lambda *args: losses.append(model(*args)) or losses[-1], x, t)
+    if not graph:
+        losses = [float(loss.array) for loss in losses]
+    assert step.n_replayed == (n_step - len(step.recorded) if graph else 0)
+    return losses, state(optimizer), np.random.randint(1 << 30)
+
+
+def state(optimizer):
+    holder = {}
+    chainer.serializers.DictionarySerializer(holder).save(optimizer.target)
+    chainer.serializers.DictionarySerializer(holder)['optimizer'].save(optimizer)
+    return {name: np.asarray(value) for name, value in holder.items()}
+
+
+def assert_equal(one, other):
+    assert one[0] == other[0] and one[1].keys() == other[1].keys() and one[2] == other[2]
+    for name, value in one[1].items():
+        np.testing.assert_array_equal(value, other[1][name], name)
+
+
+@pytest.mark.parametrize('rate', OPTIMIZERS)
+@pytest.mark.parametrize('mixup_hidden', [True, False])
+def test_a_hundred_replayed_steps_are_bit_for_bit_the_eager_ones(rate, mixup_hidden):
+    eager, replayed = (train(graph, 100, rate, mixup_hidden) for graph in (False, True))
+    assert len(set(eager[0])) == 100 and all(np.isfinite(eager[0]))
+    assert_equal(eager, replayed)
+
+
+def test_steps_of_resnet50():
+    eager, replayed = (train(graph, 12, network=lambda: ResNet50(4), n=2, size=32)
+                       for graph in (False, True))
+    assert_equal(eager, replayed)
+
+
+def test_another_shape_is_recorded_anew_and_so_are_arrays_that_moved():
+    model = ManifoldMixupClassifier(Network(), False)
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    step = Step(chainer.optimizers.Adam().setup(model))
+    for n, recorded, replayed in (4, 1, 0), (4, 1, 1), (3, 2, 1), (4, 2, 2), (3, 2, 3):
+        step(*batches(1, n)[0])
+        assert (len(step.recorded), step.n_replayed) == (recorded, replayed)
+    model.predictor.fc.W.array = model.predictor.fc.W.array.copy()
+    step(*batches(1, 4)[0])
+    assert step.n_replayed == 3
+    step(*batches(1, 4)[0])
+    assert step.n_replayed == 4
+    assert all(p.grad is None for p in model.params())
+
+
+class Data(chainer.dataset.Converter):
+
+    def __init__(self, n):
+        random = np.random.RandomState(1)
+        self.x = random.uniform(size=(n, 3, 9, 9)).astype(np.float32)
+        self.t = random.randint(0, 4, n).astype(np.int32)
+
+    def __call__(self, indices, device):
+        return device.send(self.x[indices]), device.send(self.t[indices])
+
+
+def trainer(out, graph, epochs=3, order=None):
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(Network())
+    optimizer = chainer.optimizers.Adam(.01).setup(model)
+    data, device = Data(24), chainer.get_device('@cupy:0')
+    iterator = chainer.iterators.SerialIterator(
+        range(24), 6, order_sampler=chainer.iterators.ShuffleOrderSampler(order or np.random.RandomState(0)))
+    test = chainer.iterators.SerialIterator(range(20), 6, repeat=False, shuffle=False)
+    updater = training.updaters.StandardUpdater(iterator, optimizer, data, device)
+    trainer = training.Trainer(updater, (epochs, 'epoch'), out=str(out))
+    trainer.extend(extensions.Evaluator(test, model, data, device))
+    trainer.extend(extensions.LogReport())
+    trainer.extend(extensions.snapshot(filename='snapshot_{.updater.epoch}'))
+    engine.use('fast', model, graph)
+    return trainer
+
+
+def log(out):
+    with open(out / 'log') as file:
+        return [{k: v for k, v in entry.items() if k != 'elapsed_time'}
+                for entry in json.load(file)]
+
+
+def test_logs_evaluations_and_resumed_runs_are_those_of_eager_steps(tmp_path):
+    with chainer.using_config('cudnn_deterministic', True):
+        for name in 'eager', 'graph':
+            trainer(tmp_path / name, name == 'graph').run()
+        assert log(tmp_path / 'graph') == log(tmp_path / 'eager')
+        assert 'main/accuracy' in log(tmp_path / 'graph')[0]
+
+        order = np.random.RandomState(0)
+        trainer(tmp_path / 'resumed', True, 1, order).run()
+        random, order_then = np.random.get_state(), order.get_state()
+        resumed = trainer(tmp_path / 'resumed', True, order=order)
+        chainer.serializers.load_npz(tmp_path / 'resumed' / 'snapshot_1', resumed)
+        np.random.set_state(random)
+        order.set_state(order_then)
+        resumed.run()
+    assert log(tmp_path / 'resumed')[1:] == log(tmp_path / 'eager')[1:]
+    with np.load(tmp_path / 'eager' / 'snapshot_3') as one, \
+            np.load(tmp_path / 'resumed' / 'snapshot_3') as other:
+        for name in one.files:
+            if 'model' in name or 'optimizer' in name:
+                np.testing.assert_array_equal(one[name], other[name], name)
+
+
+def test_without_graphs_an_updater_is_chainers(tmp_path):
+    run = trainer(tmp_path, False, 1)
+    run.run()
+    assert engine.graphs.steps is None
