@@ -7,12 +7,24 @@ the :class:`numpy.random.RandomState` that they are given.  An augmentation has 
 - ``draw(random_state, n)``, for ``n`` images: the random choices, a dictionary of NumPy arrays of
   shape ``(n,)``.  They are drawn on the CPU, so that every device sees the same images;
 - ``apply(prepared, indices, **draws)``: the chosen images as they are to be seen, uint8
-  ``(n, 3, H, W)``, a new array.  ``indices`` is an integer NumPy array of shape ``(n,)``.
-
-Images are NumPy or CuPy arrays alike and stay where they are.
+  ``(n, 3, H, W)``, a new array.  ``indices`` is an integer NumPy array of shape ``(n,)``;
+- ``sources(n, height, width, **draws)``: the same said otherwise, for a GPU: an integer array
+  ``(n, 2, 3)`` of matrices that take ``(row, column, 1)`` of a pixel to the row and column of the
+  original where it comes from.  What comes from outside is black.
 """
-import chainer
 import numpy as np
+
+
+IDENTITY = np.eye(3, dtype=int)
+
+
+def flips(y_flip, x_flip, height, width):
+    """The matrices ``(n, 3, 3)`` of mirrored images."""
+    matrices = np.tile(IDENTITY, (len(x_flip), 1, 1))
+    for axis, (chosen, size) in enumerate([(y_flip, height), (x_flip, width)]):
+        matrices[chosen, axis, axis] = -1
+        matrices[chosen, axis, 2] = size - 1
+    return matrices
 
 
 class NoAugmentation:
@@ -26,6 +38,9 @@ class NoAugmentation:
 
     def apply(self, prepared, indices):
         return prepared[indices]
+
+    def sources(self, n, height, width):
+        return np.tile(IDENTITY[:2], (n, 1, 1))
 
 
 class Blog(NoAugmentation):
@@ -41,13 +56,17 @@ class Blog(NoAugmentation):
                 'x_flip': random_state.randint(2, size=n, dtype=bool)}
 
     def apply(self, prepared, indices, k, y_flip, x_flip):
-        xp = chainer.backend.get_array_module(prepared)
         images = prepared[indices]
         for turns in (1, 2, 3):
-            _change(images, k == turns, lambda group: xp.rot90(group, turns, axes=(2, 3)))
+            _change(images, k == turns, lambda group: np.rot90(group, turns, axes=(2, 3)))
         _change(images, y_flip, lambda group: group[:, :, ::-1])
         _change(images, x_flip, lambda group: group[:, :, :, ::-1])
         return images
+
+    def sources(self, n, height, width, k, y_flip, x_flip):
+        turn = np.array([[0, 1, 0], [-1, 0, width - 1], [0, 0, 1]])  # a quarter, counterclockwise
+        turns = np.array([np.linalg.matrix_power(turn, times) for times in range(4)])
+        return (turns[k] @ flips(y_flip, x_flip, height, width))[:, :2]
 
 
 class Standard(NoAugmentation):
@@ -60,10 +79,9 @@ class Standard(NoAugmentation):
 
     def prepare(self, images):
         """Every crop of every image, as a view ``(N, 9, 9, 3, H, W)`` of the padded images."""
-        xp = chainer.backend.get_array_module(images)
         border = (self.pad, self.pad)
-        padded = xp.pad(images, ((0, 0), (0, 0), border, border))
-        crops = xp.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
+        padded = np.pad(images, ((0, 0), (0, 0), border, border))
+        crops = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))
         return crops.transpose(0, 2, 3, 1, 4, 5)
 
     def draw(self, random_state, n):
@@ -76,11 +94,16 @@ class Standard(NoAugmentation):
         _change(images, x_flip, lambda group: group[:, :, :, ::-1])
         return images
 
+    def sources(self, n, height, width, top, left, x_flip):
+        matrices = flips(np.zeros(n, bool), x_flip, height, width)[:, :2]
+        matrices[:, :, 2] += np.stack([top, left], axis=1) - self.pad
+        return matrices
+
 
 AUGMENTATIONS = {'blog': Blog, 'standard': Standard, 'none': NoAugmentation}
 
 
 def _change(images, chosen, change):
     """Replace the chosen images (boolean NumPy array) by what ``change`` makes of them."""
-    group = np.flatnonzero(chosen)  # indices, not a mask: a mask makes CuPy wait for the GPU
+    group = np.flatnonzero(chosen)
     images[group] = change(images[group])

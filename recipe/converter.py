@@ -3,6 +3,7 @@ import chainer
 import numpy as np
 
 from recipe import augmentation as augmentations
+from recipe.gpu_batches import GPUBatches
 
 # Of ImageNet, in the order blue, green, red: chainer.links.model.vision.resnet.prepare.
 CAFFE_MEAN = (103.063, 115.903, 123.152)
@@ -37,14 +38,13 @@ class Normalization:
         self.shift = shift.astype(np.float32).reshape(3, 1, 1)
 
     def __call__(self, images):
-        """Of uint8 ``(B, 3, H, W)``, NumPy or CuPy: float32 of the same shape, where it is."""
-        xp = chainer.backend.get_array_module(images)
+        """Of uint8 ``(B, 3, H, W)``: float32 of the same shape."""
         n, *shape = images.shape
         if self.reverse:
             images = images[:, ::-1]
         images = images.astype(np.float32, order='C')
         # By eights: NumPy is twice as fast as when it starts anew for every channel.
-        scale, shift = (xp.broadcast_to(xp.asarray(a), (8, *shape)).copy()
+        scale, shift = (np.broadcast_to(a, (8, *shape)).copy()
                         for a in (self.scale, self.shift))
         rest = n % 8
         for part in (images[:rest], images[rest:].reshape(-1, 8, *shape)):
@@ -79,8 +79,8 @@ def channel_statistics(images):
 class BatchConverter(chainer.dataset.Converter):
     """Converts a list of indices into a batch; stands where ``concat_examples`` does.
 
-    The images are sent to the device once, at the first batch, as uint8; every batch is then
-    gathered there.
+    To a GPU the images are sent once, at the first batch, as uint8; every batch is then made there
+    by one kernel, with the same pixels.
 
     Args:
         dataset: a :class:`recipe.dataset.LabeledImages`.
@@ -106,11 +106,27 @@ class BatchConverter(chainer.dataset.Converter):
         """
         device = chainer.get_device('@numpy' if device is None else device)
         indices = np.asarray(batch)
+        if device != self._device:
+            self._make = self._on_gpu(device) if device.xp is not np else self._on_cpu()
+            self._device = device
+        draws = self.augmentation.draw(self.random_state, len(indices))
+        return self._make(indices, draws)
+
+    def _on_cpu(self):
+        prepared = self.augmentation.prepare(self.dataset.images)
+
+        def make(indices, draws):
+            images = self.augmentation.apply(prepared, indices, **draws)
+            return self.normalization(images), self.dataset.labels[indices]
+        return make
+
+    def _on_gpu(self, device):
         with chainer.using_device(device):
-            if device != self._device:
-                self._prepared = self.augmentation.prepare(device.send(self.dataset.images))
-                self._labels = device.send(self.dataset.labels)
-                self._device = device
-            draws = self.augmentation.draw(self.random_state, len(indices))
-            images = self.augmentation.apply(self._prepared, indices, **draws)
-            return self.normalization(images), self._labels[indices]
+            batches = GPUBatches(self.dataset, self.normalization, device)
+        size = self.dataset.images.shape[2:]
+
+        def make(indices, draws):
+            with chainer.using_device(device):
+                return batches(
+                    indices, self.augmentation.sources(len(indices), *size, **draws))
+        return make

@@ -7,6 +7,7 @@ import chainer
 import numpy as np
 import pytest
 from chainercv import transforms
+from hypothesis import given, settings, strategies as st
 
 from recipe.augmentation import AUGMENTATIONS, Blog, NoAugmentation, Standard
 from recipe.converter import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
@@ -51,6 +52,25 @@ def test_standard_is_random_crop_of_the_padded_image_then_a_horizontal_random_fl
         draws['left'].append(cropped['x_slice'].start)
         draws['x_flip'].append(flipped['x_flip'])
     np.testing.assert_array_equal(apply(Standard(), draws), expected)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(AUGMENTATIONS)), st.integers(8, 20), st.integers(0, 2 ** 32 - 1))
+def test_sources_say_where_each_pixel_comes_from(name, size, seed):
+    random_state = np.random.RandomState(seed)
+    shape = (size, size if name == 'blog' else size + 3)  # quarter turns want squares
+    images = random_state.randint(1, 256, (40, 3, *shape)).astype(np.uint8)
+    augmentation = AUGMENTATIONS[name]()
+    draws = augmentation.draw(random_state, 40)
+    expected = augmentation.apply(augmentation.prepare(images), np.arange(40), **draws)
+    sources = augmentation.sources(40, *shape, **draws)
+    assert sources.shape == (40, 2, 3) and sources.dtype.kind == 'i'
+    pixels = np.stack([*np.indices(shape), np.ones(shape, int)])
+    rows, columns = np.einsum('nij,jyx->inyx', sources, pixels)
+    inside = (0 <= rows) & (rows < shape[0]) & (0 <= columns) & (columns < shape[1])
+    found = images[np.arange(40)[:, None, None], :, rows * inside, columns * inside]
+    np.testing.assert_array_equal(
+        np.where(inside[..., None], found, 0).transpose(0, 3, 1, 2), expected)
 
 
 def test_none_changes_nothing_and_draws_nothing():
@@ -208,17 +228,29 @@ def test_it_stands_where_concat_examples_does_in_updater_and_evaluator():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize('normalization', NORMALIZATIONS)
 @pytest.mark.parametrize('name', AUGMENTATIONS)
-def test_the_gpu_makes_the_same_batches_as_the_cpu(name):
-    def batch(device):
-        converter = BatchConverter(DATASET, Normalization('standard', IMAGES),
-                                   AUGMENTATIONS[name](), np.random.RandomState(1))
-        return converter(INDICES, chainer.get_device(device))
+def test_the_gpu_makes_the_same_batches_as_the_cpu(name, normalization):
+    def batches(device):
+        random_state = np.random.RandomState(1)
+        converter = BatchConverter(DATASET, Normalization(normalization, IMAGES),
+                                   AUGMENTATIONS[name](), random_state)
+        made = [converter(indices, chainer.get_device(device))
+                for indices in (INDICES, [5], [-1, 7, 7])]
+        return [array for batch in made for array in batch], random_state.randint(1 << 30)
 
-    x, t = batch('@cupy:0')
-    expected_x, expected_t = batch('@numpy')
-    np.testing.assert_array_equal(x.get(), expected_x)
-    np.testing.assert_array_equal(t.get(), expected_t)
+    on_gpu, then = batches('@cupy:0')
+    expected, expected_then = batches('@numpy')
+    assert then == expected_then
+    for one, other in zip(expected, on_gpu, strict=True):
+        assert one.shape == other.shape and one.dtype == other.dtype
+        np.testing.assert_array_equal(other.get(), one)
+
+
+@pytest.mark.gpu
+def test_an_index_outside_the_set_is_an_error_on_the_gpu_too():
+    with pytest.raises(IndexError):
+        BatchConverter(DATASET, Normalization('unit'))([N], '@cupy:0')
 
 
 def test_the_benchmark_ends_in_one_line_of_json():

@@ -1,4 +1,5 @@
 """Steps replayed from CUDA graphs: bit for bit the eager ones."""
+import collections
 import json
 
 import chainer
@@ -122,6 +123,40 @@ def test_another_shape_is_recorded_anew_and_so_are_arrays_that_moved():
     step(*batches(1, 4)[0])
     assert step.n_replayed == 4
     assert all(p.grad is None for p in model.params())
+
+
+def launched(function):
+    """What a simulated GPU is asked for, by kind: a Counter; names of synchronizations."""
+    log = pytest.importorskip('cupy').LOG if is_simulated() else pytest.skip(
+        'counts what a simulated GPU is asked for')
+    del log[:]
+    function()
+    return collections.Counter(kind for kind, _ in log), \
+        [name for kind, name in log if kind in ('d2h', 'sync', 'gemm')]
+
+
+def is_simulated():
+    import cupy
+    return hasattr(cupy, 'LOG')
+
+
+def test_neither_eager_steps_nor_replays_wait_for_the_gpu():
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(ResNet50(4), layer_mix=3)
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    optimizer = chainer.optimizers.Adam().setup(model)
+    step = Step(optimizer)
+    (x, t), = batches(1, 2, 32)
+    optimizer.update(model, x, t)
+    eager, waits = launched(lambda: optimizer.update(model, x, t))
+    assert not waits
+    assert eager['cudnn'] == 53 + 53 + 52 + 3  # no gradient of the images
+    assert eager['kernel'] < 400
+    step(x, t)
+    replayed, waits = launched(lambda: step(x, t))
+    assert not waits
+    assert replayed['graph'] == replayed['h2d'] == 1 and replayed.total() <= 8
 
 
 class Data(chainer.dataset.Converter):

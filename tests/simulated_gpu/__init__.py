@@ -12,15 +12,14 @@ import types
 import numpy as np
 
 from tests.simulated_gpu import arrays, cudnn, kernels, runtime
-from tests.simulated_gpu.runtime import LOG
 
-__all__ = ['LOG', 'install']
+__all__ = ['install']
 
 
 def install():
     """To be called before Chainer is imported."""
     cupy = module(
-        'cupy', ndarray=arrays.ndarray, __version__='14.2.0',
+        'cupy', ndarray=arrays.ndarray, __version__='14.2.0', LOG=runtime.LOG,
         memoize=lambda for_each_device=False: memoized, clear_memo=lambda: None,
         ones=arrays.filled(1), zeros=arrays.filled(0),
         ones_like=arrays.filled_like(1), zeros_like=arrays.filled_like(0),
