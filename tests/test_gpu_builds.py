@@ -1,0 +1,101 @@
+"""What can be said of the GPU's code without one: kernels compile, and cuDNN makes the plans.
+
+Needs requirements-gpu.txt, and is skipped without it.  cuDNN asks for the driver's library, which
+only a machine with a GPU has; an empty one stands in, for nothing is run.
+"""
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCES = sorted(glob.glob(os.path.join(ROOT, 'engine', 'gpu', '*.cu'))
+                 + glob.glob(os.path.join(ROOT, 'recipe', '*.cu')))
+NEEDED = ['cuGetErrorString', 'cuModuleGetFunction', 'cuModuleLoadData', 'cuModuleUnload',
+          'cuTensorMapEncodeIm2col', 'cuTensorMapEncodeTiled']
+H200 = {  # as cuDNN describes a device
+    'deviceName': 'NVIDIA H200', 'deviceVer': 900, 'multiProcessorCount': 132, 'warpSize': 32,
+    'maxGridSize': [2147483647, 65535, 65535], 'maxBlockSize': [1024, 1024, 64],
+    'regsPerBlock': 65536, 'maxRegistersPerSM': 65536, 'maxCtasPerSM': 32,
+    'maxThreadsPerBlock': 1024, 'maxThreadsPerSM': 2048, 'maxSharedMemoryPerBlock': 49152,
+    'maxSharedMemoryPerBlockOptin': 232448, 'reservedSharedMemoryPerBlock': 1024,
+    'pciDeviceId': 0x2335, 'isTccDriver': 0, 'supportCoopLaunch': 1, 'cudaDeviceId': 0,
+    'totalGlobalMem': 150754820096, 'l2CacheSize': 62914560, 'smClockRateKHz': 1980000,
+    'memClockRateKHz': 3201000, 'memoryBusWidth': 6144, 'driverVer': 13000}
+COMPILE = '''
+import sys
+from cupy.cuda import compiler
+source, architecture = sys.argv[1:]
+with open(source) as file:
+    compiler._NVRTCProgram(file.read(), source).compile((f'-arch={architecture}', '-std=c++17'))
+'''
+PLAN = '''
+import json, sys
+import engine
+import cudnn
+from engine.gpu import plans
+device = cudnn.create_device_properties(sys.argv[1])
+plan = lambda *shapes: [
+    plans.build(plans.describe(kind, *shapes, device_property=device), *how)[1]
+    for kind in ('fprop', 'dgrad', 'wgrad')
+    for how in ((False, False), (True, False), (True, True))]
+print(json.dumps([plan(*shapes) for shapes in json.loads(sys.argv[2])]))
+'''
+
+
+def run(code, *arguments, **environment):
+    process = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code, *arguments], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, 'GPU': '', **environment})
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout
+
+
+@pytest.fixture
+def real_cupy():
+    try:
+        run('import cupy, cudnn')
+    except AssertionError:
+        pytest.skip('needs requirements-gpu.txt')
+
+
+@pytest.mark.parametrize('architecture', ['sm_80', 'sm_90', 'sm_100'])
+@pytest.mark.parametrize('source', SOURCES, ids=os.path.basename)
+def test_kernels_compile(real_cupy, source, architecture):
+    run(COMPILE, source, architecture)
+
+
+def convolutions():
+    """x, W, y, stride and pad of ResNet-50 with both stems on 32x32 images, batch 128."""
+    def shapes(size, channels, out, kernel, stride=1):
+        pad = kernel // 2
+        made = (size + 2 * pad - kernel) // stride + 1
+        return ((128, size, size, channels), (out, kernel, kernel, channels),
+                (128, made, made, out), (stride, stride), (pad, pad))
+    found = [shapes(32, 3, 64, 7, 2), shapes(32, 3, 64, 3), shapes(1, 2048, 10, 1)]
+    for first in 8, 32:
+        size, channels = first, 64
+        for middle, stride in (64, 1), (128, 2), (256, 2), (512, 2):
+            out = 4 * middle
+            found += [shapes(size, channels, middle, 1, stride),
+                      shapes(size, channels, out, 1, stride)]
+            size, channels = (size - 1) // stride + 1, out
+            found += [shapes(size, middle, middle, 3), shapes(size, middle, out, 1),
+                      shapes(size, out, middle, 1)]
+    return found
+
+
+def test_cudnn_makes_every_plan_of_resnet50(real_cupy, tmp_path):
+    """As it does by itself, deterministic, and without TF32."""
+    stub = tmp_path / 'libcuda.c'
+    stub.write_text('\n'.join(f'int {name}(void) {{ return 3; }}' for name in NEEDED))
+    subprocess.run(['gcc', '-shared', '-o', tmp_path / 'libcuda.so.1',
+                    '-Wl,-soname,libcuda.so.1', stub], check=True)
+    sizes = json.loads(run(PLAN, json.dumps(H200), json.dumps(convolutions()),
+                           LD_LIBRARY_PATH=str(tmp_path)))
+    assert len(sizes) == len(convolutions()) and all(len(row) == 9 for row in sizes)
+    assert max(map(max, sizes)) < 2 ** 30  # bytes of workspace
