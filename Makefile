@@ -3,8 +3,11 @@
 # make test                  every test that needs no GPU
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
 #                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
+# make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
 # make bench                 seconds of a training step beside PyTorch's, images a second of the data
-#                            path: some ten minutes
+#                            path: some ten minutes; DEVICE=0 measures on that GPU instead
+# make gpu-check             on a machine with a GPU: its tests, a short benchmark and short runs of
+#                            both scripts, ten minutes at most; the result is in gpu-check/
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
 # uses an interpreter as it is, without a virtual environment and without a network.
@@ -17,6 +20,12 @@ TRAIN ?=
 DEMO ?=
 TEST ?=
 BENCH ?=
+DEVICE ?= cpu
+
+# What asks for a GPU gets what a GPU needs.
+ifneq ($(DEVICE)$(filter gpu-check,$(MAKECMDGOALS)),cpu)
+REQUIREMENTS = requirements.txt requirements-gpu.txt
+endif
 
 ifdef PYTHON
 INSTALLED =
@@ -25,7 +34,7 @@ PYTHON = .venv/bin/python
 INSTALLED = .venv/installed
 endif
 
-.PHONY: demo test train bench clean
+.PHONY: demo test test-gpu train bench gpu-check clean
 
 demo: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
@@ -34,12 +43,23 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTHON) -m pytest $(TEST)
 
+test-gpu: $(INSTALLED)
+	GPU=simulated $(PYTHON) -m pytest -m gpu $(TEST)
+
 train: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
 
+ifeq ($(DEVICE),cpu)
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.training_step $(BENCH)
 	$(PYTHON) -m benchmarks.augmentation
+else
+bench: $(INSTALLED)
+	$(PYTHON) -m benchmarks.gpu_training_step --device $(DEVICE) $(BENCH)
+endif
+
+gpu-check: $(INSTALLED)
+	$(PYTHON) -m benchmarks.gpu_check --out gpu-check $(CHECK)
 
 # Another VENV or REQUIREMENTS on the command line than .venv was made with makes it anew.
 ifneq ($(origin VENV) $(origin REQUIREMENTS),file file)

@@ -81,12 +81,11 @@ def chainer_step(contestant, case, batch):
         import engine
     import chainer
     import numpy as np
+    from benchmarks.networks_chainer import network
     from mixup import ManifoldMixupClassifier
-    from model import ResNet50
 
     np.random.seed(0)
-    network = ResNet50(10, case.stem) if case.architecture == 'resnet50' else preactresnet18()
-    model = ManifoldMixupClassifier(network, mixup_hidden=False)
+    model = ManifoldMixupClassifier(network(case.architecture, case.stem), mixup_hidden=False)
     if contestant == 'engine':
         engine.use('fast', model)
     optimizer = chainer.optimizers.Adam().setup(model)
@@ -111,39 +110,6 @@ def torch_step(contestant, case, batch):
         torch.nn.functional.cross_entropy(model(x), t).backward()
         optimizer.step()
     return step, sum(parameter.numel() for parameter in model.parameters())
-
-
-def preactresnet18():
-    """PreActResNet-18 as is usual for CIFAR; it stands in until ``model`` has the network."""
-    import chainer
-    import chainer.functions as F
-    import chainer.links as L
-
-    class Block(chainer.Chain):
-
-        def __init__(self, n_in, n_out, stride):
-            super().__init__()
-            with self.init_scope():
-                self.bn1 = L.BatchNormalization(n_in)
-                self.conv1 = L.Convolution2D(n_in, n_out, 3, stride, 1, nobias=True)
-                self.bn2 = L.BatchNormalization(n_out)
-                self.conv2 = L.Convolution2D(n_out, n_out, 3, 1, 1, nobias=True)
-                if n_in != n_out:
-                    self.shortcut = L.Convolution2D(n_in, n_out, 1, stride, nobias=True)
-
-        def forward(self, x):
-            h = F.relu(self.bn1(x))
-            x = self.shortcut(h) if hasattr(self, 'shortcut') else x
-            h = self.conv1(h)
-            return self.conv2(F.relu(self.bn2(h))) + x
-
-    blocks, n_in = [], 64
-    for n_out, stride in (64, 1), (128, 2), (256, 2), (512, 2):
-        blocks += [Block(n_in, n_out, stride), Block(n_out, n_out, 1)]
-        n_in = n_out
-    return chainer.Sequential(
-        L.Convolution2D(3, 64, 3, 1, 1, nobias=True), *blocks,
-        lambda h: F.average_pooling_2d(h, h.shape[2:]), L.Linear(n_in, 10))
 
 
 # In the parent
@@ -219,7 +185,6 @@ def print_table(row):
 
 
 def parse_args():
-    from recipe.errors import Invalid
     from recipe.options import COUNT, LINE, Parser
     steps = ', '.join(f'{case.steps} ({name})' for name, case in CASES.items())
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
@@ -233,11 +198,15 @@ def parse_args():
     parser.add_argument('--json', type=os.path.abspath, metavar='FILE',
                         help='write the JSON there too')
     args = parser.parse_args()
-    if args.json and (os.path.isdir(args.json)
-                      or not os.access(os.path.dirname(args.json), os.W_OK)):
-        raise Invalid(f'--json: {args.json} cannot be written; name a file in a directory that '
-                      'exists')
+    if args.json:
+        check_writable(args.json)
     return args
+
+
+def check_writable(path):
+    from recipe.errors import Invalid
+    if os.path.isdir(path) or not os.access(os.path.dirname(path), os.W_OK):
+        raise Invalid(f'--json: {path} cannot be written; name a file in a directory that exists')
 
 
 def main():

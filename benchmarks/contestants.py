@@ -1,0 +1,275 @@
+"""The contestants of gpu_training_step.py; each lives in a process of its own.
+
+All take the same step: forward pass, loss, backward pass and Adam, on one batch of 32x32 images of
+10 classes that lies on the device.  Chainer's compute the accuracy too, as the training scripts do.
+
+    engine graph              the engine, each step replayed from one CUDA graph
+    engine                    the engine
+    chainer                   stock Chainer on CuPy, with no cuDNN
+    pytorch channels-last     eager
+    pytorch                   eager, contiguous maps
+    pytorch graph             eager and channels-last, the whole step replayed from one CUDA graph
+    compile                   torch.compile of forward pass and loss, and so of their gradients
+    compile graph             the same, the whole step replayed from one CUDA graph
+    compile reduce-overhead   its mode of this name, CUDA graphs of forward and backward pass
+    compile max-autotune      likewise, and its choice of kernels is measured
+
+With ``tf32`` products round their operands to TF32 in all of them (CuPy's own by CUPY_TF32=1).
+With ``fp16`` PyTorch has autocast and a GradScaler, Chainer mixed16, updates in float32 and dynamic
+loss scaling.  PyTorch's Adam is the fused one, and cuDNN measures its algorithms (``benchmark``).
+"""
+import json
+import math
+import os
+import re
+import tempfile
+import time
+
+from benchmarks import devices
+from benchmarks.workers import Unsupported, serve
+
+# A worker imports nothing that it does not measure, and the engine before NumPy.
+
+CASES = {  # architecture and stem
+    'resnet50-imagenet': ('resnet50', 'imagenet'), 'resnet50-cifar': ('resnet50', 'cifar'),
+    'preactresnet18': ('preactresnet18', 'cifar'), 'wrn28-10': ('wrn28-10', 'cifar')}
+EAGER = 'pytorch channels-last', 'pytorch'
+COMPILED = 'compile', 'compile graph', 'compile reduce-overhead', 'compile max-autotune'
+PYTORCH = *EAGER, 'pytorch graph', *COMPILED
+# In the order in which they are prepared: what matters most and takes least comes first.
+CONTESTANTS = ('engine graph', 'engine', *EAGER, 'pytorch graph', 'chainer', *COMPILED)
+WARM_UP = 5  # steps: kernels are chosen in the first, graphs are recorded up to the third
+
+
+def work(name, case, batch, precision, device):
+    serve(lambda: (PyTorch if name in PYTORCH else Chainer)(name, case, batch, precision, device))
+
+
+class Contestant:
+    """Its subclasses import their libraries when they are made, and nothing more.
+
+    ``build`` sets ``parameters``, their number, and ``step``, a function that takes one step and
+    returns its loss.
+    """
+
+    def __init__(self, name, case, batch, precision, device):
+        self.name, self.batch, self.device_name = name, batch, device
+        self.architecture, self.stem = CASES[case]
+        self.half = precision == 'fp16'
+        self.on_gpu = device != 'cpu'
+
+    def prepare(self):
+        self.build()
+        for _ in range(WARM_UP):
+            self.step()
+        return {'ms': self.turn(3)['wall_ms'], 'parameters': self.parameters,
+                'free': self.device.free(), 'peak': self.device.peak()}
+
+    def turn(self, steps):
+        """Milliseconds a step: on the device, on the host to issue it, on the wall for both."""
+        for _ in range(2):
+            self.step()
+        self.device.synchronize()
+        start = time.perf_counter()
+        self.step()  # nothing is queued before it, so the host waits for no place in the queue
+        host = time.perf_counter() - start
+        self.device.synchronize()
+
+        start, first = time.perf_counter(), self.device.mark()
+        for _ in range(steps):
+            loss = self.step()
+        last = self.device.mark()
+        self.device.synchronize()
+        wall = time.perf_counter() - start
+        loss = float(loss)
+        if not math.isfinite(loss):
+            raise ArithmeticError(f'the loss is {loss}')
+        return {'ms': self.device.milliseconds(first, last) / steps, 'host_ms': 1e3 * host,
+                'wall_ms': 1e3 * wall / steps, 'peak': self.device.peak(), 'loss': loss}
+
+    def profile(self):
+        """Kernels of a step, and calls by which the host launched them: a graph takes one.
+
+        The profiler of PyTorch sees those of CuPy in the same process too.
+        """
+        if not self.on_gpu:
+            raise Unsupported('kernels are counted on a GPU')
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+        torch.cuda.set_device(int(self.device_name))
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, 'trace.json')
+            for _ in range(2):  # in the first one the profiler starts up
+                with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                    self.step()
+                    self.device.synchronize()
+                    torch.cuda.synchronize()
+            profiler.export_chrome_trace(path)
+            with open(path) as file:
+                events = json.load(file)['traceEvents']
+        return counts(events)
+
+
+def counts(events):
+    """As :meth:`Contestant.profile`, from the events of a trace."""
+    kernels = sum(event.get('cat') == 'kernel' for event in events)
+    launches = sum(event.get('cat') in ('cuda_runtime', 'cuda_driver')
+                   and bool(re.search('(Kernel|Graph)', event['name']))
+                   and 'Launch' in event['name'] for event in events)
+    if not kernels:
+        raise LookupError('the profiler saw no kernels')
+    return {'kernels': kernels, 'launches': launches}
+
+
+class Chainer(Contestant):
+
+    def __init__(self, name, *args):
+        super().__init__(name, *args)
+        if name != 'chainer':
+            import engine  # noqa: F401
+        import chainer  # noqa: F401
+        import mixup  # noqa: F401
+        from benchmarks import networks_chainer  # noqa: F401
+
+    def build(self):
+        import chainer
+        import numpy as np
+        from benchmarks.networks_chainer import network
+        from mixup import ManifoldMixupClassifier
+
+        self.device = devices.use(self.device_name, devices.Cupy)
+        device = chainer.get_device(f'@cupy:{self.device_name}' if self.on_gpu else '@numpy')
+        device.use()
+        if self.half:
+            chainer.global_config.dtype = chainer.mixed16
+        np.random.seed(0)
+        model = ManifoldMixupClassifier(network(self.architecture, self.stem), mixup_hidden=False)
+        model.to_device(device)
+        optimizer = chainer.optimizers.Adam().setup(model)
+        if self.half:
+            optimizer.use_fp32_update()
+            optimizer.loss_scaling()
+        x = device.send(np.random.rand(self.batch, 3, 32, 32).astype('e' if self.half else 'f'))
+        t = device.send(np.random.randint(0, 10, self.batch).astype(np.int32))
+
+        losses = []
+
+        def loss(x, t):
+            value = model(x, t)
+            losses.append(value.array)
+            return value
+        self.step = lambda: optimizer.update(loss, x, t) or losses.pop()
+        if self.name != 'chainer':
+            import engine
+            self.check(engine, device.xp.ndarray)
+            engine.use('fast', model)
+        if self.name == 'engine graph':
+            recorded = engine.graphs.Step(optimizer)
+            if hasattr(recorded, 'pool'):
+                self.device.pools.append(recorded.pool)
+            self.step = lambda: recorded(x, t)
+        self.step()  # some parameters get their shapes in it
+        self.parameters = model.count_params()
+
+    def check(self, engine, kind):
+        """Whether the engine does what is asked: otherwise it would be Chainer that is measured."""
+        if self.name == 'engine graph' and not self.on_gpu:
+            raise Unsupported('a CPU has no CUDA graphs')
+        if self.on_gpu:
+            engine.backends.use_gpu()
+        covered = engine.backends.BACKENDS[kind].DTYPES
+        if self.half and 'e' not in covered:
+            raise Unsupported(f'the engine has no float16 here (it covers {covered!r})')
+
+
+class PyTorch(Contestant):
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        import torch  # noqa: F401
+        from benchmarks import networks_torch  # noqa: F401
+
+    def build(self):
+        import torch
+        from benchmarks.networks_torch import network
+
+        graph = self.name in ('pytorch graph', 'compile graph')
+        if graph and not self.on_gpu:
+            raise Unsupported('a CPU has no CUDA graphs')
+        self.device = devices.use(self.device_name, devices.Torch)
+        where = torch.device(f'cuda:{self.device_name}' if self.on_gpu else 'cpu')
+        # The older one of two interfaces: the compiler still asks for it and refuses a mixture.
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(0)
+        layout = torch.contiguous_format if self.name == 'pytorch' else torch.channels_last
+        model = network(self.architecture, self.stem).to(where, memory_format=layout)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=graph)
+        scaler = torch.amp.GradScaler(where.type, enabled=self.half)
+        x = torch.rand(self.batch, 3, 32, 32).to(where, memory_format=layout)
+        t = torch.randint(0, 10, (self.batch,)).to(where)
+
+        def forward(x, t):
+            return torch.nn.functional.cross_entropy(model(x), t)
+        mode = self.name.split()[-1]
+        if self.name in COMPILED:
+            forward = torch.compile(forward, dynamic=False,
+                                    mode='default' if mode in ('compile', 'graph') else mode)
+
+        def step():
+            optimizer.zero_grad()
+            if mode in ('reduce-overhead', 'max-autotune'):
+                torch.compiler.cudagraph_mark_step_begin()
+            with torch.autocast(where.type, torch.float16, enabled=self.half):
+                loss = forward(x, t)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            return loss.detach()
+        self.step = recorded(torch, step) if graph else step
+
+
+def recorded(torch, step):
+    """``step`` as one CUDA graph, by PyTorch's own recipe."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay():
+        graph.replay()
+        return loss
+    return replay
+
+
+class Machine:
+    """What the contestants compute on."""
+
+    def __init__(self, device):
+        self.device = device
+
+    def describe(self):
+        from recipe.errors import Invalid
+        try:
+            return devices.describe(self.device)
+        except Invalid as error:
+            raise Unsupported(error) from None
+
+    def torch(self):
+        """PyTorch's libraries."""
+        import torch
+        return {'torch_cuda': torch.version.cuda, 'torch_cudnn': torch.backends.cudnn.version()}
+
+    def rates(self):
+        return devices.rates(self.device)
+
+
+def describe(device):
+    serve(lambda: Machine(device))
