@@ -10,8 +10,10 @@ runs    two epochs of both scripts, with graphs and without; with --full both re
         several seeds, and their comparison
 
 Each part has a time of its own and is ended when that is over; the next one begins all the same.
-What it printed is in OUT/PART.log, and summary.json says how each ended.
+What it printed is in OUT/PART.log, the memory that it used, over time, in OUT/PART.memory.csv, and
+summary.json says how each ended.
 """
+import contextlib
 import json
 import os
 import shutil
@@ -68,7 +70,7 @@ def run(name, seconds, command, out, **environment):
     """How a part ended, and what it took."""
     print(f'{name}: python {" ".join(command)}', flush=True)
     start = time.monotonic()
-    with open(os.path.join(out, name + '.log'), 'w') as log:
+    with open(os.path.join(out, name + '.log'), 'w') as log, memory_watched(out, name):
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log,
                                    start_new_session=True,  # to be ended with what it has started
                                    env={**os.environ, **environment})
@@ -87,6 +89,22 @@ def run(name, seconds, command, out, **environment):
         last = [line for line in log.read().splitlines() if line.strip()][-1:]
     print(f'    {"ok" if status == 0 else status} in {took} s: {"".join(last)[:100]}', flush=True)
     return {'part': name, 'command': command, 'status': status, 'seconds': took, 'last': last}
+
+
+@contextlib.contextmanager
+def memory_watched(out, name):
+    """PART.memory.csv gets the GPU's memory in use every ten seconds, where nvidia-smi is there."""
+    if not shutil.which('nvidia-smi'):
+        yield
+        return
+    with open(os.path.join(out, name + '.memory.csv'), 'w') as file:
+        watch = subprocess.Popen(['nvidia-smi', '--query-gpu=timestamp,memory.used',
+                                  '--format=csv,nounits', '-l', '10'], stdout=file)
+        try:
+            yield
+        finally:
+            watch.terminate()
+            watch.wait()
 
 
 def parse_args():

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -26,6 +27,18 @@ H200 = {  # as cuDNN describes a device
     'pciDeviceId': 0x2335, 'isTccDriver': 0, 'supportCoopLaunch': 1, 'cudaDeviceId': 0,
     'totalGlobalMem': 150754820096, 'l2CacheSize': 62914560, 'smClockRateKHz': 1980000,
     'memClockRateKHz': 3201000, 'memoryBusWidth': 6144, 'driverVer': 13000}
+DEVICES = {
+    'H200': H200,
+    'A100': {**H200, 'deviceName': 'NVIDIA A100', 'deviceVer': 800, 'multiProcessorCount': 108,
+             'pciDeviceId': 0x20b2, 'maxSharedMemoryPerBlockOptin': 166912,
+             'l2CacheSize': 41943040, 'totalGlobalMem': 42 * 10 ** 9, 'memoryBusWidth': 5120,
+             'smClockRateKHz': 1410000, 'memClockRateKHz': 1215000},
+    'RTX 4090': {**H200, 'deviceName': 'NVIDIA GeForce RTX 4090', 'deviceVer': 890,
+                 'multiProcessorCount': 128, 'maxSharedMemoryPerBlockOptin': 101376,
+                 'maxThreadsPerSM': 1536, 'maxCtasPerSM': 24, 'l2CacheSize': 75497472,
+                 'totalGlobalMem': 25 * 10 ** 9, 'memoryBusWidth': 384},
+    'B200': {**H200, 'deviceName': 'NVIDIA B200', 'deviceVer': 1000, 'multiProcessorCount': 148,
+             'l2CacheSize': 132644864, 'totalGlobalMem': 190 * 10 ** 9, 'memoryBusWidth': 8192}}
 COMPILE = '''
 import sys
 from cupy.cuda import compiler
@@ -89,13 +102,29 @@ def convolutions():
     return found
 
 
-def test_cudnn_makes_every_plan_of_resnet50(real_cupy, tmp_path):
+def odd_convolutions():
+    """Of few channels, with filters, strides and padding of all kinds."""
+    random = np.random.RandomState(0)
+    found = []
+    for _ in range(30):
+        kernel, stride, pad = (random.randint(low, high, 2) for low, high in ((1, 6), (1, 4), (0, 4)))
+        size = [random.randint(max(1, k - 2 * p), 10) for k, p in zip(kernel, pad)]
+        n, channels, out = random.randint(1, 7, 3)
+        made = (size + 2 * pad - kernel) // stride + 1
+        found.append([[int(value) for value in values] for values in (
+            (n, *size, channels), (out, *kernel, channels), (n, *made, out), stride, pad)])
+    return found
+
+
+@pytest.mark.parametrize('name', DEVICES)
+def test_cudnn_makes_every_plan(real_cupy, tmp_path, name):
     """As it does by itself, deterministic, and without TF32."""
+    shapes = [*convolutions(), *odd_convolutions()]
     stub = tmp_path / 'libcuda.c'
     stub.write_text('\n'.join(f'int {name}(void) {{ return 3; }}' for name in NEEDED))
     subprocess.run(['gcc', '-shared', '-o', tmp_path / 'libcuda.so.1',
                     '-Wl,-soname,libcuda.so.1', stub], check=True)
-    sizes = json.loads(run(PLAN, json.dumps(H200), json.dumps(convolutions()),
+    sizes = json.loads(run(PLAN, json.dumps(DEVICES[name]), json.dumps(shapes),
                            LD_LIBRARY_PATH=str(tmp_path)))
-    assert len(sizes) == len(convolutions()) and all(len(row) == 9 for row in sizes)
+    assert len(sizes) == len(shapes) and all(len(row) == 9 for row in sizes)
     assert max(map(max, sizes)) < 2 ** 30  # bytes of workspace
