@@ -7,6 +7,9 @@ labels, partners, lam and the learning rate are put there before each replay.
 
 The layer that mixes decides what is done, so each has a graph of its own; the first step of each is
 done as ever and warms up everything, then it is recorded, which changes nothing on the GPU.
+
+The memory of recorded steps is a pool of their own, and used by one after another: nothing that
+outlives a step may lie in it, so what is reported is copied and gradients are cleared.
 """
 import contextlib
 import weakref
@@ -52,7 +55,7 @@ class Step:
     t)``.  One that has a true ``mixup_hidden`` draws as ``ManifoldMixupClassifier`` does and takes
     ``model(x, t, lam, layer_mix, index)``; of lam it may use products with it and with 1 - lam.
 
-    Gradients are cleared afterwards: the memory of a graph holds other things in the next step.
+    Gradients are cleared afterwards.
     """
 
     def __init__(self, optimizer):
@@ -60,7 +63,7 @@ class Step:
         self.recorded = {}
         self.n_replayed = 0
         self.stream = cuda.cupy.cuda.Stream()
-        self.pool = cuda.cupy.cuda.MemoryPool()  # what is freed in it is never given away
+        self.pool = cuda.cupy.cuda.MemoryPool(chunk)
 
     def __call__(self, x, t):
         """Train on one batch, arrays on the GPU of which the shape decides what is recorded.
@@ -76,21 +79,56 @@ class Step:
             return self.recorded[key].replay(x, t, draws)
         from engine.gpu import values
         before = values.n_sent
-        loss = self.update(x, t, draws.arguments())
+        loss = publish(*self.update(x, t, draws.arguments()))
         self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
         return loss
 
     def update(self, x, t, draws):
-        """One step as ever."""
+        """One step as ever, or recorded, in memory that goes from one step to the next.
+
+        Returns:
+            tuple: The loss, and all that has been reported by its full name; they lie there too.
+        """
         losses = []
 
         def forward(*arguments):
             loss = self.optimizer.target(*arguments)
             losses.append(loss.array)
             return loss
-        self.optimizer.update(forward, x, t, *draws)
-        self.optimizer.target.cleargrads()
-        return losses[0]
+        with cuda.cupy.cuda.using_allocator(self.pool.malloc), self.stream, observed() as reported:
+            self.optimizer.update(forward, x, t, *draws)
+            self.optimizer.target.cleargrads()
+        return losses[0], {name: value.array for name, value in reported.items()}
+
+
+@contextlib.contextmanager
+def observed():
+    """What is reported in this context, if anybody listens."""
+    if chainer.reporter._get_reporters():
+        observation = {}
+        with chainer.reporter.report_scope(observation):
+            yield observation
+    else:
+        yield {}
+
+
+def publish(loss, reported):
+    """Report copies, which the next step leaves alone; one of the loss."""
+    chainer.report({name: value.copy() for name, value in reported.items()})
+    return loss.copy()
+
+
+def chunk(size):
+    """Memory for a pool.  If there is none the pool may not free, as it would, what graphs use."""
+    cupy = cuda.cupy
+    for others in True, False:
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            if not others:
+                raise MemoryError(f'no {size} bytes are left on the GPU to record a step ({error}); '
+                                  'a smaller batch, or no graphs, needs less') from None
+            cupy.get_default_memory_pool().free_all_blocks()
 
 
 class Draws:
@@ -122,18 +160,16 @@ class Graph:
         self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
         self.values = values.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
         self.arrays = held(self.optimizer)
-        self.reported = {}
         counted = counts(self.optimizer)
         with self.recording(step):
-            self.loss = step.update(chainer.Variable(self.x, requires_grad=False), self.t,
-                                    self.placeholders())
-        for owner, t in counted:
-            owner.t = t  # nothing has been done yet
+            self.results = step.update(chainer.Variable(self.x, requires_grad=False), self.t,
+                                       self.placeholders())
+        for owner, count in counted:
+            owner.t = count  # nothing has been done yet
 
     @contextlib.contextmanager
     def recording(self, step):
-        with cuda.cupy.cuda.using_allocator(step.pool.malloc), step.stream, self.values(), \
-                observed(self.reported):
+        with self.values():
             step.stream.begin_capture()
             try:
                 yield
@@ -158,12 +194,11 @@ class Graph:
 
     def replay(self, x, t, draws):
         self.x[...], self.t[...], self.draws = x, t, draws
-        for owner, t in counts(self.optimizer):
-            owner.t = t + 1
+        for owner, count in counts(self.optimizer):
+            owner.t = count + 1
         self.values.send()
         self.graph.launch()
-        chainer.report({name: value.copy() for name, value in self.reported.items()})
-        return self.loss.copy()
+        return publish(*self.results)
 
 
 def rules(optimizer):
@@ -182,15 +217,3 @@ def held(optimizer):
     return ([p.array for p in optimizer.target.params()]
             + [getattr(link, name) for link in links for name in link._persistent]
             + [array for rule in rules(optimizer) for array in (rule.state or {}).values()])
-
-
-@contextlib.contextmanager
-def observed(values):
-    """``values`` gets the arrays that are reported in this context, by their full names."""
-    if not chainer.reporter._get_reporters():
-        yield
-        return
-    observation = {}
-    with chainer.reporter.report_scope(observation):
-        yield
-    values.update((name, value.array) for name, value in observation.items())

@@ -1,6 +1,7 @@
 """How long a run would take, from a few of its steps."""
 import datetime
 import itertools
+import statistics
 import time
 
 import chainer
@@ -30,17 +31,19 @@ def estimate(trainer, args):
 
 
 def seconds(step, device, least=2, most=200, limit=3.):
-    """Mean time of a step, without the first; some steps, and no more once ``limit`` s are over."""
+    """Median time of a step, without the first; some, and no more once ``limit`` s are over.
+
+    The mean would count what some steps do once: compile, or record a step of another layer.
+    """
     step()
     synchronize(device)
-    start = time.perf_counter()
-    for count in range(1, most + 1):
+    taken = []
+    while len(taken) < least or (len(taken) < most and sum(taken) < limit):
+        start = time.perf_counter()
         step()
         synchronize(device)
-        elapsed = time.perf_counter() - start
-        if count >= least and elapsed > limit:
-            break
-    return elapsed / count
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
 
 
 def synchronize(device):

@@ -142,7 +142,7 @@ class Device:
 class MemoryPool:
     """Memory that is given back goes to whoever next asks for as much."""
 
-    def __init__(self, allocator=None):
+    def __init__(self, allocator=None):  # it has the host's memory
         self.free = collections.defaultdict(list)
         self.total = 0
 
