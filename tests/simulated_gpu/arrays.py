@@ -146,7 +146,9 @@ def compute(function, name, args, kwargs, out=None):
         raise TypeError(f'{name} is given a NumPy array')
     inputs, kwargs = raw(tuple(args)), {k: raw(v) for k, v in kwargs.items()}
     # For the shape of the result.  What memory holds during a capture may be anything.
-    trial = valid_indices(inputs) if runtime.is_capturing() else inputs
+    trial = inputs
+    if name in ('getitem', 'take') and runtime.is_capturing():
+        trial = inputs[0], *valid_indices(inputs[1:])
     with np.errstate(all='ignore'):
         result = np.asarray(function(*trial, **kwargs))
     if out is None:
