@@ -99,3 +99,16 @@ def test_gpu_check_overwrites_nothing(tmp_path):
     run = subprocess.run([sys.executable, '-m', 'benchmarks.gpu_check', '--out', tmp_path],
                          cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new folder' in run.stderr
+
+
+@pytest.mark.gpu
+def test_contestants_on_a_gpu_train():
+    losses = []
+    for name in 'engine graph', 'engine', 'chainer':
+        contestant = contestants.Chainer(name, 'preactresnet18', 4, 'tf32', '0')
+        assert contestant.prepare()['parameters'] == 11171146
+        turn = contestant.turn(2)
+        assert turn['ms'] > 0 and turn['host_ms'] > 0 and turn['peak'] > 0
+        losses.append(turn['loss'])
+    assert all(0 < loss < 1 for loss in losses)  # of one batch, which they have learned
+    assert contestant.device.free() > 0

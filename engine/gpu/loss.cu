@@ -20,7 +20,7 @@ extern "C" __global__ void softmax_cross_entropy(
         for (int c = 0; c < classes; ++c)
             probabilities[c] = expf(logits[c] - largest - log_total);
         if (t[i] != ignored) {
-            sum += log_total + largest - logits[t[i]];
+            sum += log_total - (logits[t[i]] - largest);
             count += 1;
         }
     }

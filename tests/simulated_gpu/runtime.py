@@ -106,6 +106,11 @@ class Event:
         forbid_capture('sync', 'Event.synchronize')
 
 
+def get_elapsed_time(first, last):
+    forbid_capture('sync', 'get_elapsed_time')
+    return 1e3 * (last.time - first.time)
+
+
 Stream.null = current = Stream(null=True)
 
 
@@ -194,5 +199,6 @@ def properties(device):
 
 RUNTIME = types.SimpleNamespace(
     getDeviceCount=lambda: 1, getDeviceProperties=properties, getDevice=lambda: 0,
+    memGetInfo=lambda: (2 ** 33, 2 ** 34),
     CUDARuntimeError=CUDARuntimeError, runtimeGetVersion=lambda: 12090,
     driverGetVersion=lambda: 12090, deviceSynchronize=lambda: Device().synchronize())
