@@ -126,7 +126,7 @@ def chunk(size):
             return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
         except cupy.cuda.runtime.CUDARuntimeError as error:
             if not others:
-                raise MemoryError(f'no {size} bytes are left on the GPU to record a step ({error}); '
+                raise MemoryError(f'the GPU has no {size} bytes left to record a step ({error}); '
                                   'a smaller batch, or no graphs, needs less') from None
             cupy.get_default_memory_pool().free_all_blocks()
 

@@ -107,7 +107,8 @@ def odd_convolutions():
     random = np.random.RandomState(0)
     found = []
     for _ in range(30):
-        kernel, stride, pad = (random.randint(low, high, 2) for low, high in ((1, 6), (1, 4), (0, 4)))
+        kernel, stride, pad = (
+            random.randint(low, high, 2) for low, high in ((1, 6), (1, 4), (0, 4)))
         size = [random.randint(max(1, k - 2 * p), 10) for k, p in zip(kernel, pad)]
         n, channels, out = random.randint(1, 7, 3)
         made = (size + 2 * pad - kernel) // stride + 1

@@ -176,7 +176,8 @@ def trainer(out, graph, epochs=3, order=None):
     optimizer = chainer.optimizers.Adam(.01).setup(model)
     data, device = Data(24), chainer.get_device('@cupy:0')
     iterator = chainer.iterators.SerialIterator(
-        range(24), 6, order_sampler=chainer.iterators.ShuffleOrderSampler(order or np.random.RandomState(0)))
+        range(24), 6, order_sampler=chainer.iterators.ShuffleOrderSampler(
+            order or np.random.RandomState(0)))
     test = chainer.iterators.SerialIterator(range(20), 6, repeat=False, shuffle=False)
     updater = training.updaters.StandardUpdater(iterator, optimizer, data, device)
     trainer = training.Trainer(updater, (epochs, 'epoch'), out=str(out))

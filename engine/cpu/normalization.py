@@ -2,7 +2,8 @@
 import numpy as np
 
 from engine.cpu.activation import rectify, rectify_gradient
-from engine.cpu.blocks import block_rows, column_sum as sums_of, each_row_block, folded, repeated, widened
+from engine.cpu.blocks import (
+    block_rows, column_sum as sums_of, each_row_block, folded, repeated, widened)
 
 
 def statistics(x, eps, decay=None, running_mean=None, running_var=None):

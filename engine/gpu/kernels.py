@@ -2,8 +2,8 @@
 import functools
 import os
 
-import numpy as np
 import cupy
+import numpy as np
 
 CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
 THREADS = 256  # of a block, elsewhere

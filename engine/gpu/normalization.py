@@ -5,8 +5,8 @@ matrix; see normalization.cu.
 """
 import functools
 
-import numpy as np
 import cupy
+import numpy as np
 
 from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
 

@@ -8,22 +8,23 @@ import functools
 
 import chainer
 import cudnn
-import numpy as np
 import cupy
+import numpy as np
 
-X, W, Y = 1, 2, 3  # how a plan knows its arrays: image or its gradient, filter, output
+IMAGE, FILTER, OUTPUT = 1, 2, 3  # how a plan knows its arrays, or their gradients
+FLOAT = cudnn.data_type.FLOAT
 HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
 
 
-def run(kind, x, W_, y, stride, pad):
+def run(kind, x, W, y, stride, pad):
     """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W."""
     device = x.device.id
     graph, workspace_size = plan(
-        device, kind, x.shape, W_.shape, y.shape, stride, pad,
+        device, kind, x.shape, W.shape, y.shape, stride, pad,
         bool(chainer.config.cudnn_deterministic), chainer.config.use_cudnn_tensor_core == 'never')
     handle = handles(device)
     cudnn.set_stream(handle=handle, stream=cupy.cuda.get_current_stream().ptr)
-    graph._execute({X: x.data.ptr, W: W_.data.ptr, Y: y.data.ptr},
+    graph._execute({IMAGE: x.data.ptr, FILTER: W.data.ptr, OUTPUT: y.data.ptr},
                    workspace(device, workspace_size).data.ptr, handle)
 
 
@@ -42,7 +43,6 @@ def plan(device, kind, x, w, y, stride, pad, deterministic, strict):
 
 def describe(kind, x, w, y, stride, pad, **where):
     """The operation as a graph, for a handle or for a described device."""
-    FLOAT = cudnn.data_type.FLOAT
     graph = cudnn.pygraph(io_data_type=FLOAT, intermediate_data_type=FLOAT,
                           compute_data_type=FLOAT, **where)
 
@@ -53,12 +53,13 @@ def describe(kind, x, w, y, stride, pad, **where):
 
     geometry = {'padding': list(pad), 'stride': list(stride), 'dilation': [1, 1]}
     if kind == 'fprop':
-        result = graph.conv_fprop(image=given(X, x), weight=given(W, w), **geometry)
+        result = graph.conv_fprop(image=given(IMAGE, x), weight=given(FILTER, w), **geometry)
     elif kind == 'dgrad':
-        result = graph.conv_dgrad(loss=given(Y, y), filter=given(W, w), **geometry)
+        result = graph.conv_dgrad(loss=given(OUTPUT, y), filter=given(FILTER, w), **geometry)
     else:
-        result = graph.conv_wgrad(image=given(X, x), loss=given(Y, y), **geometry)
-    uid, shape = {'fprop': (Y, y), 'dgrad': (X, x), 'wgrad': (W, w)}[kind]
+        result = graph.conv_wgrad(image=given(IMAGE, x), loss=given(OUTPUT, y), **geometry)
+    uid, shape = {
+        'fprop': (OUTPUT, y), 'dgrad': (IMAGE, x), 'wgrad': (FILTER, w)}[kind]
     layout = as_nchw(shape)
     result.set_output(True).set_data_type(FLOAT).set_dim(layout['dim']).set_stride(
         layout['stride']).set_uid(uid)

@@ -34,7 +34,8 @@ extern "C" __global__ void maximum_gradient(
     int c = i % channels, x = i / channels % w;
     int y = i / channels / w % h, image = i / channels / w / h;
     float sum = 0;
-    for (int row = max(0, (y - kh + stride_y) / stride_y); row <= min(y / stride_y, out_h - 1); ++row)
+    for (int row = max(0, (y - kh + stride_y) / stride_y);
+            row <= min(y / stride_y, out_h - 1); ++row)
         for (int column = max(0, (x - kw + stride_x) / stride_x);
                 column <= min(x / stride_x, out_w - 1); ++column) {
             long long o = (((long long)image * out_h + row) * out_w + column) * channels + c;

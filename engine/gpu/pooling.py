@@ -3,8 +3,8 @@
 Shapes: x (N, H, W, C), y (N, H', W', C).  ``indexes`` has the shape of y and says which place of
 its window each maximum is, counted in rows, as in Chainer's MaxPoolingND.
 """
-import numpy as np
 import cupy
+import numpy as np
 
 from engine.gpu.kernels import launch
 

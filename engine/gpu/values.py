@@ -5,8 +5,8 @@ while it is recorded, and what varies from step to step has to be sent before ea
 """
 import contextlib
 
-import numpy as np
 import cupy
+import numpy as np
 
 ALIGNMENT = 256  # bytes, as CuPy's own
 

@@ -170,7 +170,10 @@ class ReductionKernel:
             sum_, f'{self.kind} unused', f'''const long long _j = i;
             if (i == 0) total[0] = 0;
             total[0] += {map_expr};
-            if (i == n - 1) {{ {self.kind} a = total[0], &out = out_[0]; {post_map_expr}; }}''', name)
+            if (i == n - 1) {{
+                {self.kind} a = total[0], &out = out_[0];
+                {post_map_expr};
+            }}''', name)
 
     def __call__(self, *args, axis=None, **kwargs):
         assert axis is None
