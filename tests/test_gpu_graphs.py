@@ -159,6 +159,23 @@ def test_neither_eager_steps_nor_replays_wait_for_the_gpu():
     assert replayed['graph'] == replayed['h2d'] == 1 and replayed.total() <= 8
 
 
+def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatch):
+    import cupy
+    given = cupy.cuda.Memory
+    failures = []
+
+    def scarce(size):
+        if len(failures) < 1:
+            failures.append(size)
+            raise cupy.cuda.runtime.CUDARuntimeError(2)
+        return given(size)
+    monkeypatch.setattr(cupy.cuda, 'Memory', scarce)
+    assert engine.graphs.chunk(512) and failures == [512]
+    monkeypatch.setattr(cupy.cuda, 'Memory', lambda size: failures.clear() or scarce(size))
+    with pytest.raises(MemoryError, match='512 bytes left to record a step .*; a smaller batch'):
+        engine.graphs.chunk(512)
+
+
 class Data(chainer.dataset.Converter):
 
     def __init__(self, n):

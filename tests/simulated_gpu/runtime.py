@@ -147,14 +147,15 @@ class Device:
 class MemoryPool:
     """Memory that is given back goes to whoever next asks for as much."""
 
-    def __init__(self, allocator=None):  # it has the host's memory
+    def __init__(self, allocator=None):
+        self.allocator = allocator or Memory
         self.free = collections.defaultdict(list)
         self.total = 0
 
     def malloc(self, size):
         size = max(512, 1 << (size - 1).bit_length())
         if not self.free[size]:
-            self.free[size].append(ctypes.create_string_buffer(size + 512))
+            self.free[size].append(self.allocator(size + 512))
             self.total += size
         block = self.free[size].pop()
         start = -ctypes.addressof(block) % 512
@@ -164,6 +165,17 @@ class MemoryPool:
 
     def total_bytes(self):
         return self.total
+
+    def free_all_blocks(self):
+        self.free.clear()
+
+
+def Memory(size):
+    return ctypes.create_string_buffer(size)
+
+
+def MemoryPointer(memory, offset):
+    return memory
 
 
 default_pool = MemoryPool()
