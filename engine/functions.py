@@ -118,7 +118,7 @@ def apply_linear(stock, node, inputs):
     ops = backend(*inputs)
     if not ops:
         return stock(node, inputs)
-    node.retain_inputs((0, 1))
+    note_inputs(node)
     x, W, *b = inputs
     y = ops.convolution.forward(as_pixels(x), as_pixels(W), *POINTWISE).reshape(len(x), -1)
     for bias in b:
@@ -131,7 +131,7 @@ def linear_input_gradient(stock, node, inputs):
     ops = backend(*inputs)
     if not ops:
         return stock(node, inputs)
-    node.retain_inputs((0, 1))
+    note_inputs(node)
     W, gy = map(as_pixels, inputs)
     gx = ops.convolution.input_gradient(gy, W, (len(gy), 1, 1, W.shape[-1]), *POINTWISE)
     return gx.reshape(len(gy), -1),
@@ -142,10 +142,15 @@ def linear_weight_gradient(stock, node, inputs):
     ops = backend(*inputs)
     if not ops or inputs[0].dtype != node._w_dtype:
         return stock(node, inputs)
-    node.retain_inputs((0, 1))
+    note_inputs(node)
     x, gy = map(as_pixels, inputs)
     shape = gy.shape[-1], 1, 1, x.shape[-1]
     return ops.convolution.weight_gradient(x, gy, shape, *POINTWISE).reshape(shape[0], -1),
+
+
+def note_inputs(node):
+    node.retain_inputs((0, 1))
+    node._config_use_ideep = chainer.config.use_ideep
 
 
 POINTWISE = (1, 1), (0, 0)  # stride and pad

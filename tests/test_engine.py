@@ -135,6 +135,32 @@ def test_convolution_of_the_sizes_of_a_network(n, channels, out, size, kernel, s
         assert is_channels_last(fast[0]) and is_channels_last(fast[1])
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.booleans(),
+       st.sampled_from('fd'))
+def test_linear_and_gradients_of_its_gradients(n, channels, out, bias, dtype):
+    random = np.random.RandomState(0)
+    inputs = [random.normal(size=shape).astype(dtype)
+              for shape in [(n, channels), (out, channels), (out,)][:2 + bias]]
+
+    def compute():
+        variables = [chainer.Variable(x) for x in inputs]
+        y = F.linear(*variables)
+        gradients = chainer.grad([F.sum(y * y)], variables, enable_double_backprop=True)
+        sum(F.sum(g * g) for g in gradients).backward()
+        return [y.array, *(g.array for g in gradients), *(v.grad for v in variables)]
+    stock, fast = both(compute)
+    for one, other in zip(stock, fast, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, equal_nan=False,
+                                   atol=10 * ROUNDING[dtype] * max(1, np.abs(one).max()))
+
+
+@pytest.mark.parametrize('dtype', 'fd')
+def test_sums_over_all_but_the_channels(dtype):
+    x = channels_last(np.random.RandomState(0).normal(size=(40, 70, 9, 8)).astype(dtype))
+    assert_same(*both(lambda: outputs_and_gradients(lambda x: F.sum(x, axis=(0, 2, 3)), [x])), dtype)
+
+
 @pytest.mark.parametrize('options', [{'dilate': 2}, {'groups': 2}, {'cover_all': True}])
 def test_a_convolution_that_the_engine_does_not_do_is_chainers(options):
     random = np.random.RandomState(0)
