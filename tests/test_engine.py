@@ -158,7 +158,8 @@ def test_linear_and_gradients_of_its_gradients(n, channels, out, bias, dtype):
 @pytest.mark.parametrize('dtype', 'fd')
 def test_sums_over_all_but_the_channels(dtype):
     x = channels_last(np.random.RandomState(0).normal(size=(40, 70, 9, 8)).astype(dtype))
-    assert_same(*both(lambda: outputs_and_gradients(lambda x: F.sum(x, axis=(0, 2, 3)), [x])), dtype)
+    assert_same(*both(lambda: outputs_and_gradients(
+        lambda x: F.sum(x, axis=(0, 2, 3)), [x])), dtype)
 
 
 @pytest.mark.parametrize('options', [{'dilate': 2}, {'groups': 2}, {'cover_all': True}])
