@@ -7,7 +7,7 @@
 tests   every test that needs a GPU
 bench   ResNet-50 with both stems beside PyTorch; with --full the whole table
 runs    two epochs of both scripts, with graphs and without; with --full both recipes to the end,
-        several seeds, and their comparison
+        several seeds, and their comparisons
 
 Each part has a time of its own and is ended when that is over; the next one begins all the same.
 What it printed is in OUT/PART.log, the memory that it used, over time, in OUT/PART.memory.csv, and
@@ -25,7 +25,7 @@ import time
 from benchmarks.workers import ROOT
 from recipe import device, run_directory
 from recipe.errors import Invalid, one_line_errors
-from recipe.options import LINE, RATE, Parser
+from recipe.options import LINE, RATE, SEED, Parser
 
 SCRIPTS = 'baseline', 'manifoldmixup'
 
@@ -50,11 +50,8 @@ def parts(args):
 
     found = [('tests', 240, ['-m', 'pytest', '-m', 'gpu', '-q', '-rs'])]
     if args.full:
-        found += [('bench', 3600, [*bench, '--epoch-time', args.dataset])]
-        for recipe, hours in ('blog', 12), ('standard', 24):
-            found += [(f'pairs-{recipe}', 3600 * hours, [
-                '-m', 'recipe.pairs', '--seeds', '0', '1', '2', '--recipe', recipe,
-                '--out', os.path.join(args.out, recipe), *data])]
+        found += [('bench', 3600, [*bench, *(short if on_cpu else []),
+                                   '--epoch-time', args.dataset]), *trainings(args, data)]
     else:
         found += [('bench', 200, [*bench, *short, '--limit', '90', '--budget', '190'])]
         for script in SCRIPTS:
@@ -64,6 +61,28 @@ def parts(args):
                     f'train_{script}.py', *data, *small, '--graph', graph,
                     '--out', os.path.join(args.out, name)])]
     return [(name, args.seconds or seconds, command) for name, seconds, command in found]
+
+
+def trainings(args, data):
+    """The blog post's comparison; the paper's, with input mixup, in short; the paper's in full."""
+    paper = ['--recipe', 'standard', '--mixup-alpha', '2', '--layer-mix', '0,2,3']
+
+    def pairs(name, hours, *options):
+        return name, 3600 * hours, [
+            '-m', 'recipe.pairs', '--seeds', *map(str, args.seeds),
+            '--out', os.path.join(args.out, name), *data, *options, *args.train.split()]
+    short = os.path.join(args.out, 'standard-60')
+    found = [pairs('blog', 12, '--recipe', 'blog'),
+             pairs('standard-60', 8, *paper, '--epoch', '60')]
+    for seed in args.seeds:
+        found.append((f'input-mixup-{seed}', 3600, [
+            'train_manifoldmixup.py', *data, *paper, '--layer-mix', '0', '--epoch', '60',
+            '--seed', str(seed), '--out', os.path.join(short, f'input-{seed}'),
+            *args.train.split()]))
+    runs = [os.path.join(short, f'{method}-{seed}') for seed in args.seeds
+            for method in (*SCRIPTS, 'input')]
+    return found + [('compare', 60, ['compare.py', *runs, '--out', short]),
+                    pairs('standard-200', 24, *paper)]
 
 
 def run(name, seconds, command, out, **environment):
@@ -114,6 +133,10 @@ def parse_args():
                         help='a new folder')
     parser.add_argument('--dataset', default='cifar10', help='(default: %(default)s)')
     parser.add_argument('--full', action='store_true', help='see above')
+    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED',
+                        help='of the trainings of --full (default: 0 1 2)')
+    parser.add_argument('--train', default='', metavar='OPTIONS',
+                        help='for these trainings, such as "--epoch 2 --batchsize 512"')
     parser.add_argument('--seconds', type=RATE, help='for each part, instead of its own')
     args = parser.parse_args()
     if os.path.exists(args.out):

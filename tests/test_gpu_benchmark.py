@@ -76,7 +76,7 @@ def test_a_benchmark_without_a_gpu_ends_in_one_line():
 
 def options(**changes):
     return types.SimpleNamespace(**{'device': '0', 'out': 'x', 'dataset': 'cifar10', 'full': False,
-                                    'seconds': None, **changes})
+                                    'seconds': None, 'seeds': [0, 1], 'train': '', **changes})
 
 
 def test_gpu_check_takes_ten_minutes_at_most():
@@ -85,6 +85,16 @@ def test_gpu_check_takes_ten_minutes_at_most():
     assert [name for name, _, _ in found] == [
         'tests', 'bench', 'run-baseline-graph-on', 'run-baseline-graph-off',
         'run-manifoldmixup-graph-on', 'run-manifoldmixup-graph-off']
+
+
+def test_the_full_check_ends_in_the_comparisons_of_all_methods():
+    found = {name: command for name, _, command in gpu_check.parts(
+        options(full=True, train='--epoch 2'))}
+    assert list(found) == ['tests', 'bench', 'blog', 'standard-60', 'input-mixup-0',
+                           'input-mixup-1', 'compare', 'standard-200']
+    assert found['compare'][1:7] == [f'x/standard-60/{name}' for name in (
+        'baseline-0', 'manifoldmixup-0', 'input-0', 'baseline-1', 'manifoldmixup-1', 'input-1')]
+    assert all('--epoch 2' in ' '.join(found[name][-2:]) for name in ('blog', 'standard-200'))
 
 
 def test_a_part_that_fails_or_takes_too_long_is_said_so(tmp_path):
