@@ -20,10 +20,12 @@ TRAIN ?=
 DEMO ?=
 TEST ?=
 BENCH ?=
+CHECK ?=
 DEVICE ?= cpu
 
 # What asks for a GPU gets what a GPU needs.
-ifneq ($(DEVICE)$(filter gpu-check,$(MAKECMDGOALS)),cpu)
+ON_GPU = $(filter-out cpu,$(DEVICE)) $(filter gpu-check,$(MAKECMDGOALS))
+ifneq ($(strip $(ON_GPU)),)
 REQUIREMENTS = requirements.txt requirements-gpu.txt
 endif
 
@@ -61,8 +63,9 @@ endif
 gpu-check: $(INSTALLED)
 	$(PYTHON) -m benchmarks.gpu_check --out gpu-check $(CHECK)
 
-# Another VENV or REQUIREMENTS on the command line than .venv was made with makes it anew.
-ifneq ($(origin VENV) $(origin REQUIREMENTS),file file)
+# Another VENV or REQUIREMENTS than .venv was made with makes it anew, where the command line or a
+# GPU asks for it.
+ifneq ($(origin VENV) $(origin REQUIREMENTS) $(strip $(ON_GPU)),file file )
 ifneq ($(VENV) $(REQUIREMENTS),$(shell cat .venv/installed 2>/dev/null))
 .PHONY: .venv/installed
 endif
