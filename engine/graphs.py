@@ -19,6 +19,7 @@ import numpy as np
 from chainer import training
 from chainer.backends import cuda
 
+from engine.multi_tensor import covers
 from engine.seam import replaces
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
@@ -55,7 +56,8 @@ class Step:
     t)``.  One that has a true ``mixup_hidden`` draws as ``ManifoldMixupClassifier`` does and takes
     ``model(x, t, lam, layer_mix, index)``; of lam it may use products with it and with 1 - lam.
 
-    Gradients are cleared afterwards.
+    Gradients are cleared afterwards.  Where Chainer itself updates some of the parameters nothing
+    is recorded: it would be the learning rate of that time for ever.
     """
 
     def __init__(self, optimizer):
@@ -80,7 +82,8 @@ class Step:
         from engine.gpu import values
         before = values.n_sent
         loss = publish(*self.update(x, t, draws.arguments()))
-        self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
+        if covers(self.optimizer):
+            self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
         return loss
 
     def update(self, x, t, draws):

@@ -27,8 +27,8 @@ notes = None  # while an optimizer updates parameters
 @replaces(optimizer.GradientMethod, 'update')
 def update(stock, method, *args, **kwargs):
     global notes
-    if any(hooks(owner, 'post') for owner in (method, *rules(method))):
-        return stock(method, *args, **kwargs)  # they look at the new weights
+    if has_post_hooks(method):  # they look at the new weights
+        return stock(method, *args, **kwargs)
     notes = Notes()
     try:
         stock(method, *args, **kwargs)
@@ -38,30 +38,35 @@ def update(stock, method, *args, **kwargs):
         notes = None
 
 
-def rules(method):
-    """The update rules of an optimizer."""
-    return [p.update_rule for p in method.target.params() if p.update_rule is not None]
+def covers(method):
+    """Whether an optimizer leaves the updates of all its parameters to kernels."""
+    return not has_post_hooks(method) and all(
+        is_covered(p.update_rule, p.array) for p in method.target.params()
+        if p.update_rule is not None and p.update_rule.enabled)
+
+
+def has_post_hooks(method):
+    rules = [p.update_rule for p in method.target.params() if p.update_rule is not None]
+    return any(hooks(owner, 'post') for owner in (method, *rules))
 
 
 def hooks(owner, timing):
     return list(getattr(owner._hookable, f'_{timing}_update_hooks').values())
 
 
-def is_covered(rule, parameter):
-    """Whether a parameter can be updated together with others."""
-    if notes is None or parameter.grad is None:
-        return False
-    ops = backend(parameter.data, parameter.grad)
+def is_covered(rule, *arrays):
+    """Whether what a rule does to these arrays, of which the first is the parameter, can wait."""
     hp = rule.hyperparam
-    return (hasattr(ops, 'optimizers') and has_known_layout(parameter.data)
+    return (type(rule) in KERNELS and all(a is not None for a in arrays)
+            and hasattr(backend(*arrays), 'optimizers') and has_known_layout(arrays[0])
             and set(vars(hp)) == {'_parent'}  # it has no values of its own
             and not getattr(hp, 'amsgrad', False) and not getattr(hp, 'adabound', False))
 
 
 @replaces(weight_decay.WeightDecay, '__call__')
 def decay_weights(stock, hook, rule, parameter):
-    if (not is_covered(rule, parameter) or parameter._loss_scale is not None
-            or hooks(rule, 'pre') != [hook] or type(rule) not in KERNELS):
+    if (notes is None or not is_covered(rule, parameter.data, parameter.grad)
+            or parameter._loss_scale is not None or hooks(rule, 'pre') != [hook]):
         return stock(hook, rule, parameter)
     notes.decays[id(parameter)] = hook.rate
 
@@ -74,7 +79,7 @@ def note(kernel, names, factors):
         factors (callable): Of a rule, what the kernel reads.
     """
     def update_core(stock, rule, parameter):
-        if not is_covered(rule, parameter):
+        if notes is None or not is_covered(rule, parameter.data, parameter.grad):
             return stock(rule, parameter)
         w = parameter.data
         for name in names:  # as read from a snapshot they lie otherwise than the parameter

@@ -109,6 +109,23 @@ def test_steps_of_resnet50():
     assert_equal(eager, replayed)
 
 
+@pytest.mark.parametrize('optimizer, change', [
+    (chainer.optimizers.SGD, None), (chainer.optimizers.AMSGrad, None),
+    (chainer.optimizers.NesterovAG, lambda rule: setattr(rule.hyperparam, 'lr', 1.)),
+    (chainer.optimizers.NesterovAG, lambda rule: rule.add_hook(
+        chainer.optimizer_hooks.WeightDecay(.1), timing='post'))])
+def test_no_step_is_recorded_that_would_keep_its_learning_rate(optimizer, change):
+    model = ManifoldMixupClassifier(Network(), False)
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    optimizer = optimizer(.01).setup(model)
+    if change:
+        change(model.predictor.fc.W.update_rule)
+    step = Step(optimizer)
+    losses = [float(step(*batches(1)[0])) for _ in range(3)]
+    assert not step.recorded and len(set(losses)) == 3
+
+
 def test_another_shape_is_recorded_anew_and_so_are_arrays_that_moved():
     model = ManifoldMixupClassifier(Network(), False)
     model.to_device('@cupy:0')
