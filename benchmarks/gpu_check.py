@@ -28,6 +28,7 @@ from recipe.errors import Invalid, one_line_errors
 from recipe.options import LINE, RATE, SEED, Parser
 
 SCRIPTS = 'baseline', 'manifoldmixup'
+GRACE = 10  # seconds of its time in which a part that has not ended may still do so
 
 
 def parts(args):
@@ -48,12 +49,12 @@ def parts(args):
     elif not args.full:
         short += ['--batch', '128', '--batch', '256']
 
-    found = [('tests', 240, ['-m', 'pytest', '-m', 'gpu', '-q', '-rs'])]
+    found = [('tests', 230, ['-m', 'pytest', '-m', 'gpu', '-q', '-rs'])]
     if args.full:
-        found += [('bench', 3600, [*bench, *(short if on_cpu else []),
+        found += [('bench', 3600, [*bench, *(short if on_cpu else []), '--budget', '3000',
                                    '--epoch-time', args.dataset]), *trainings(args, data)]
     else:
-        found += [('bench', 200, [*bench, *short, '--limit', '90', '--budget', '190'])]
+        found += [('bench', 200, [*bench, *short, '--limit', '90', '--budget', '180'])]
         for script in SCRIPTS:
             for graph in ('off',) if on_cpu else ('on', 'off'):
                 name = f'{script}-graph-{graph}'
@@ -93,13 +94,14 @@ def run(name, seconds, command, out, **environment):
         process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log,
                                    start_new_session=True,  # to be ended with what it has started
                                    env={**os.environ, **environment})
+        grace = min(GRACE, seconds / 2)
         try:
-            status = process.wait(seconds)
+            status = process.wait(seconds - grace)
         except subprocess.TimeoutExpired:
-            status = f'ended after {seconds:.0f} s'
+            status = f'ended after {seconds - grace:.1f} s'
             os.killpg(process.pid, signal.SIGTERM)  # a training leaves a snapshot
             try:
-                process.wait(20)
+                process.wait(grace)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
