@@ -105,7 +105,7 @@ def describe(name):
             'driver': driver_version(),
             'driver_cuda': cupy.cuda.runtime.driverGetVersion(),
             'cupy_cuda': cupy.cuda.runtime.runtimeGetVersion(),
-            'cudnn': device.cudnn_version()}
+            'cudnn': device.find_cudnn()[0]}
 
 
 def driver_version():

@@ -40,41 +40,38 @@ def use_device(args):
     else:
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
-    choose_engine(args, on_gpu=device.xp is not np)
-    graph = ', graph on' if args.graph == 'on' else ''
-    print(f'Device: {describe(device)}, engine {args.engine}{graph}{advice}', flush=True)
+    on_gpu = device.xp is not np
+    choose_engine(args, on_gpu)
+    if args.graph == 'on':
+        advice = ', graph on'
+    elif on_gpu and args.engine == 'stock':
+        advice = ' (slow: convolutions without cuDNN)'
+    print(f'Device: {describe(device)}, engine {args.engine}{advice}', flush=True)
     return device
 
 
 def choose_engine(args, on_gpu):
     if args.engine == 'auto':
         args.engine = 'stock' if on_gpu else 'fast'
-    if on_gpu and args.engine == 'fast' and cudnn_version() is None:
-        raise Invalid(f'--engine: given fast, but there is no cuDNN ({why_no_cudnn()}); install '
-                      'requirements-gpu.txt, or take --engine stock')
     can_record = on_gpu and args.engine == 'fast'
+    version, why_not = find_cudnn() if can_record else (None, None)
+    if can_record and version is None:
+        raise Invalid(f'--engine: given fast, but there is no cuDNN ({why_not}); install '
+                      'requirements-gpu.txt, or take --engine stock')
     if args.graph == 'auto':
         args.graph = 'on' if can_record else 'off'
     if args.graph == 'on' and not can_record:
         raise Invalid('--graph: given on, valid: off or auto, but with --engine fast on a GPU')
 
 
-def cudnn_version():
-    """Such as '9.28.0'; None where the engine cannot use cuDNN."""
+def find_cudnn():
+    """The version of cuDNN that the engine can use, such as '9.28.0', and why there is none."""
     try:
         import cudnn
         version = cudnn.backend_version()
-    except Exception:  # a missing package or library; what raises differs
-        return None
-    return f'{version // 10000}.{version // 100 % 100}.{version % 100}'
-
-
-def why_no_cudnn():
-    try:
-        import cudnn
-        cudnn.backend_version()
-    except Exception as error:
-        return str(error)
+    except Exception as error:  # a missing package or library; what raises differs
+        return None, str(error)
+    return f'{version // 10000}.{version // 100 % 100}.{version % 100}', None
 
 
 def has_nvidia_gpu():
@@ -130,8 +127,8 @@ def describe(device):
         return f'CPU ({cpu_model()}, {os.cpu_count()} cores), NumPy {np.__version__}'
     cupy = cuda.cupy
     properties = cupy.cuda.runtime.getDeviceProperties(device.device.id)
-    version = cudnn_version()
-    cudnn = f'cuDNN {version}' if version else f'no cuDNN ({why_no_cudnn()})'
+    version, why_not = find_cudnn()
+    cudnn = f'cuDNN {version}' if version else f'no cuDNN ({why_not})'
     return (f'GPU {device.device.id} ({properties["name"].decode()}), '
             f'CuPy {cupy.__version__}, {cudnn}')
 

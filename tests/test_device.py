@@ -79,11 +79,12 @@ def test_the_first_gpu_is_taken_and_described(machine, capsys):
     assert use('auto') is used[0]
     line, = capsys.readouterr().out.splitlines()
     assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (import of cudnn halted; '
-                    'None in sys.modules), engine stock')
+                    'None in sys.modules), engine stock (slow: convolutions without cuDNN)')
 
 
 @pytest.mark.parametrize('engine, graph, described', [
-    ('auto', 'auto', 'engine stock'), ('stock', 'off', 'engine stock'),
+    ('auto', 'auto', 'engine stock (slow: convolutions without cuDNN)'),
+    ('stock', 'off', 'engine stock (slow: convolutions without cuDNN)'),
     ('fast', 'auto', 'engine fast, graph on'), ('fast', 'on', 'engine fast, graph on'),
     ('fast', 'off', 'engine fast')])
 def test_engine_and_graph_on_a_gpu(machine, capsys, engine, graph, described):
