@@ -163,7 +163,7 @@ def sum_of_maps(stock, node, inputs):
     ops = backend(x)
     if not ops or node.axis != (0, 2, 3) or node.keepdims or not is_channels_last(x):
         return stock(node, inputs)
-    return ops.normalization.column_sum(to_rows(x)),
+    return ops.normalization.channel_sum(to_rows(x)),
 
 
 # Pooling
@@ -260,7 +260,8 @@ def add(stock, node, inputs):
 
 @replaces(basic_math.MulConstant, 'forward')
 def multiply(stock, node, inputs):
-    scale = getattr(backend(*inputs), 'scale', None)  # on a CPU NumPy's own is as fast
+    ops = backend(*inputs)
+    scale = ops and getattr(ops.activation, 'scale', None)
     y = scale(*inputs, node.value) if scale else None
     return stock(node, inputs) if y is None else (y,)
 

@@ -2,8 +2,7 @@
 import numpy as np
 
 from engine.cpu.activation import rectify, rectify_gradient
-from engine.cpu.blocks import (
-    block_rows, column_sum as sums_of, each_row_block, folded, repeated, widened)
+from engine.cpu.blocks import block_rows, column_sum, each_row_block, folded, repeated, widened
 
 
 def statistics(x, eps, decay=None, running_mean=None, running_var=None):
@@ -35,14 +34,14 @@ def mean_and_variance(x):
     channels = x.shape[1]
     x = widened(x)
     first = x[:block_rows(x)]
-    near = folded(sums_of(first)[np.newaxis], channels) / x.dtype.type(first.size // channels)
+    near = folded(column_sum(first)[np.newaxis], channels) / x.dtype.type(first.size // channels)
     row = repeated(near, x)
 
     def sums(block):
         deviation = x[block] - row
-        total = sums_of(deviation)
+        total = column_sum(deviation)
         deviation *= deviation
-        return np.array([total, sums_of(deviation)])
+        return np.array([total, column_sum(deviation)])
     deviation, squares = folded(sum(each_row_block(sums, x)), channels) / m
     return near[0] + deviation, squares - deviation * deviation
 
@@ -88,7 +87,7 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
             rectify_gradient(y[block], gy[block], out=gh[block])
         product = x[block] - mean_row
         product *= gh[block]
-        return np.array([sums_of(product), sums_of(gh[block])])
+        return np.array([column_sum(product), column_sum(gh[block])])
     ggamma, gbeta = folded(sum(each_row_block(sums, x)), channels)
     ggamma *= inv_std
 
@@ -107,8 +106,9 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
     return gx, ggamma, gbeta, rows
 
 
-def column_sum(x):
+def channel_sum(x):
     """Of each column: (channels,)."""
     channels = x.shape[1]
     x = widened(x)
-    return folded(sum(each_row_block(lambda block: sums_of(x[block])[np.newaxis], x)), channels)[0]
+    sums = each_row_block(lambda block: column_sum(x[block])[np.newaxis], x)
+    return folded(sum(sums), channels)[0]

@@ -5,9 +5,4 @@ from engine.gpu import (
 DTYPES = 'f'  # which it covers: float32
 
 __all__ = ['DTYPES', 'activation', 'convolution', 'loss', 'normalization', 'optimizers', 'pooling',
-           'scale', 'values']
-
-
-def scale(x, value):
-    """value * x; None where ``x`` has gaps in its memory."""
-    return activation.scale(x, value, values.factor(value))
+           'values']

@@ -1,9 +1,9 @@
 """ReLU, sums and multiples of arrays that lie alike in memory; the result lies as they do."""
 import cupy
 
+from engine.gpu import values
 from engine.gpu.kernels import launch
-from engine.layout import is_channels_last
-
+from engine.layout import has_known_layout, lies_as
 
 
 def relu(x):
@@ -21,15 +21,14 @@ def add(a, b):
     return elementwise('add', a, b)
 
 
-def scale(x, value, factor=None):
-    """value * x, or factor[0] * x for an array; None where ``x`` has gaps in its memory."""
-    return elementwise('scale', x, after=(float(value), factor))
+def scale(x, value):
+    """value * x; None where ``x`` has gaps in its memory."""
+    return elementwise('scale', x, after=(float(value), values.factor(value)))
 
 
 def elementwise(name, *arrays, after=()):
     first = arrays[0]
-    lies = (lambda a: a.flags.c_contiguous) if first.flags.c_contiguous else is_channels_last
-    if any(a.shape != first.shape or not lies(a) for a in arrays):
+    if not has_known_layout(first) or not all(lies_as(first, a) for a in arrays):
         return None
     result = cupy.empty_like(first)
     launch('activation', name, first.size, *arrays, result, *after, first.size)

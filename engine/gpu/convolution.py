@@ -7,7 +7,6 @@ import cupy
 from engine.gpu import plans
 
 
-
 def forward(x, W, stride, pad):
     y = cupy.empty((len(x), *size(x, W, stride, pad), len(W)), x.dtype)
     plans.run('fprop', x, W, y, stride, pad)

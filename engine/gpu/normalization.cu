@@ -158,8 +158,8 @@ extern "C" __global__ void input_gradient(
     }
 }
 
-// Sums of the columns.
-extern "C" __global__ void column_sums(
+// Sums of the channels.
+extern "C" __global__ void channel_sums(
         const float *x, float *sum, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
     Sums sums = {0, 0};

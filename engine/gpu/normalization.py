@@ -11,9 +11,9 @@ import numpy as np
 from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
 
 ROWS = 8  # that a thread reads at least, where there are enough
+WAVES = 4  # blocks that a multiprocessor gets at most
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
-WAVES = 4  # blocks that a multiprocessor gets at most
 
 
 def statistics(x, eps, decay=None, running_mean=None, running_var=None):
@@ -53,10 +53,10 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
     return gx, ggamma, gbeta, gresidual
 
 
-def column_sum(x):
+def channel_sum(x):
     """Of each column: (channels,)."""
     total = per_channel(x)
-    reduce('column_sums', x, x, total)
+    reduce('channel_sums', x, x, total)
     return total
 
 

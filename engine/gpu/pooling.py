@@ -9,7 +9,6 @@ import numpy as np
 from engine.gpu.kernels import launch
 
 
-
 def maximum(x, kernel, stride, cover_all):
     """y and indexes; the first of equal maxima counts."""
     n, h, w, c = x.shape

@@ -36,8 +36,8 @@ def install():
     cupy.cuda = module(
         'cupy.cuda', is_available=lambda: True, runtime=runtime.RUNTIME,
         **{name: getattr(runtime, name) for name in (
-            'Device', 'Event', 'Graph', 'Memory', 'MemoryPointer', 'MemoryPool', 'Stream', 'get_current_stream',
-            'get_elapsed_time', 'set_allocator', 'using_allocator')})
+            'Device', 'Event', 'Graph', 'Memory', 'MemoryPointer', 'MemoryPool', 'Stream',
+            'get_current_stream', 'get_elapsed_time', 'set_allocator', 'using_allocator')})
     cupy.cuda.get_allocator = runtime.current_allocator
     cupy.cuda.cublas = module('cupy.cuda.cublas')  # Chainer looks whether it is there
     cupy._util = module('cupy._util', PerformanceWarning=type('PerformanceWarning', (Warning,), {}))

@@ -6,16 +6,12 @@ import numpy as np
 
 from tests.simulated_gpu import runtime
 
-data_type = enum.Enum('data_type', 'FLOAT HALF')
+data_type = enum.Enum('data_type', 'FLOAT')
 heur_mode = enum.Enum('heur_mode', 'A B FALLBACK')
 numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
                            'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
 WORKSPACE = 64  # bytes
 streams = {}  # of each handle
-
-
-class cudnnGraphNotSupportedError(RuntimeError):
-    pass
 
 
 def backend_version():
@@ -67,7 +63,7 @@ class pygraph:
     def convolution(self, kind, image, filter, output, padding, stride, dilation):
         self.kind, self.padding, self.stride = kind, padding, stride
         assert dilation == [1, 1]
-        result = Tensor()
+        result = self.result = Tensor()
         self.tensors.append(result)
         self.image, self.filter, self.output = (
             result if tensor is None else tensor for tensor in (image, filter, output))
@@ -90,6 +86,7 @@ class pygraph:
         for tensor in self.tensors:
             assert tensor.dim and tensor.stride and tensor.uid and tensor.data_type
             assert len(tensor.dim) == len(tensor.stride) == 4
+        assert [t for t in self.tensors if t.is_output] == [self.result]
         (n, c, h, w), (out, c_, kh, kw), (n_, out_, oh, ow) = (
             t.dim for t in (self.image, self.filter, self.output))
         assert (n, c, out) == (n_, c_, out_)
