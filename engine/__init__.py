@@ -9,12 +9,13 @@ Imported before NumPy, it also sets what OpenBLAS reads from the environment at 
 """
 from engine import environment  # before NumPy
 import chainer
-from engine import backends, bottleneck, functions, graphs, multi_tensor, optimizers
+from engine import (
+    backends, bottleneck, deserializers, functions, graphs, multi_tensor, optimizers)
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
 
-__all__ = ['ENGINES', 'backends', 'bottleneck', 'environment', 'functions', 'graphs',
-           'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
+__all__ = ['ENGINES', 'backends', 'bottleneck', 'deserializers', 'environment', 'functions',
+           'graphs', 'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
 
 ENGINES = 'fast', 'stock'
 

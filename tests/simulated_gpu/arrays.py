@@ -70,6 +70,8 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     def set(self, array, stream=None):
         forbid_capture('h2d', 'set')
         assert self.shape == array.shape and self.dtype == array.dtype
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError('Cannot set to non-contiguous array')
         self.host[...] = array
 
     def item(self):
@@ -154,7 +156,8 @@ def compute(function, name, args, kwargs, out=None):
     if out is None:
         if any(isinstance(a, np.ndarray) and np.may_share_memory(result, a) for a in inputs):
             return ndarray(result)
-        out = allocate(result.shape, result.dtype, result.strides)
+        keeps = name == 'astype'  # everything else makes C-contiguous arrays
+        out = allocate(result.shape, result.dtype, result.strides if keeps else None)
     target = out.host
 
     def write():
