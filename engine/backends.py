@@ -2,7 +2,7 @@
 
 A backend has modules of the names and with the functions of ``engine/cpu``: ``convolution``,
 ``normalization``, ``pooling`` and ``activation``, and says in ``DTYPES`` what it covers.  They take
-and return arrays of one kind and dtype, maps as contiguous (N, H, W, C).  What they are handed is
+and return arrays of one kind, maps as contiguous (N, H, W, C).  What they are handed is
 decided in ``functions.py`` and ``bottleneck.py``, for all backends alike.  On a GPU there are also
 ``activation.scale``, ``loss`` and ``optimizers``: on a CPU NumPy's own are as fast.
 """
@@ -24,15 +24,25 @@ def use_gpu():
     BACKENDS[cuda.cupy.ndarray] = gpu
 
 
-def backend(*arrays):
+def backend(*arrays, per_channel=()):
     """The backend for these arrays.
 
     None, and so Chainer itself, for arrays of other kinds or of several, for other dtypes than
     those of the backend or for several at once, and for empty arrays.
+
+    Args:
+        arrays: Maps, their gradients, weights.
+        per_channel: Statistics and parameters of batch normalization: float32 where the others are
+            float16, as in Chainer's mixed16, otherwise of their dtype.
     """
-    if not all(array.size for array in arrays):
+    if not all(array.size for array in (*arrays, *per_channel)):
         return None
-    kinds = {type(array) for array in arrays}
+    kinds = {type(array) for array in (*arrays, *per_channel)}
     dtypes = {array.dtype.char for array in arrays}
-    ops = BACKENDS.get(*kinds) if len(kinds) == len(dtypes) == 1 else None
-    return ops if ops and dtypes.pop() in ops.DTYPES else None
+    if len(kinds) > 1 or len(dtypes) > 1:
+        return None
+    ops, dtype = BACKENDS.get(*kinds), *dtypes
+    if not ops or dtype not in ops.DTYPES:
+        return None
+    precise = {'e': 'f'}.get(dtype, dtype)
+    return ops if all(array.dtype.char == precise for array in per_channel) else None

@@ -42,7 +42,8 @@ def is_plain(link):
 def is_covered(running, x, *parameters):
     config = chainer.config
     return (all(v.array is not None for v in parameters)
-            and backend(*running, *(v.array for v in (x, *parameters))) is not None
+            and backend(*(v.array for v in (x, *parameters[::3])), per_channel=(
+                *running, *(v.array for v in (*parameters[1::3], *parameters[2::3])))) is not None
             and x.ndim == 4 and x.shape[1] == parameters[0].shape[1]
             and len(x) > 1  # Chainer may warn of a batch of one
             and (config.train or not config.enable_backprop))
@@ -117,7 +118,7 @@ class Bottleneck(chainer.FunctionNode):
     def forward(self, inputs):
         self.retain_inputs(tuple(range(len(inputs))))
         x, *parameters = inputs
-        ops = backend(*inputs)
+        ops = backend(x)
         x = to_nhwc(x)
         W = of_layers(parameters)
         first, second, third, *projection = self.layers

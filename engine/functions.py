@@ -77,7 +77,7 @@ def is_per_channel(x, axis):
 def normalize_batch(stock, impl, *, axis, gamma, x, beta, eps, decay, running_mean, running_var,
                     **others):
     running = () if running_mean is None else (running_mean, running_var)
-    ops = backend(x, gamma, beta, *running)
+    ops = backend(x, per_channel=(gamma, beta, *running))
     if not ops or not is_per_channel(x, axis):
         return stock(impl, axis=axis, gamma=gamma, x=x, beta=beta, eps=eps, decay=decay,
                      running_mean=running_mean, running_var=running_var, **others)
@@ -92,7 +92,7 @@ def normalize_batch(stock, impl, *, axis, gamma, x, beta, eps, decay, running_me
 @replaces(batch_normalization, '_apply_bn_fwd')
 def normalize(stock, xp, x, mean, inv_std, gamma, beta):
     parameters = mean, inv_std, gamma, beta  # each expanded to broadcast with x
-    ops = backend(x, *parameters)
+    ops = backend(x, per_channel=parameters)
     if not ops or x.ndim not in (2, 4) or any(
             p.ndim != x.ndim or not p.size == p.shape[1] == x.shape[1] for p in parameters):
         return stock(xp, x, *parameters)
@@ -103,7 +103,7 @@ def normalize(stock, xp, x, mean, inv_std, gamma, beta):
 @replaces(BATCH_NORMALIZATION, 'backward')
 def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std,
                             *others):
-    ops = backend(x, gy, gamma)
+    ops = backend(x, gy, per_channel=(gamma,))
     if not ops or not is_per_channel(x, axis):
         return stock(impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, *others)
     gx, ggamma, gbeta, _ = ops.normalization.gradients(
@@ -230,6 +230,19 @@ def cross_entropy(stock, node, inputs):
     y, node.y, node._coeff = loss.softmax_cross_entropy(
         xp.ascontiguousarray(x), xp.ascontiguousarray(t), node.ignore_label)
     return y,
+
+
+@replaces(softmax_cross_entropy._SoftmaxCrossEntropyGrad_NoDoubleBackprop, 'forward_gpu')
+def cross_entropy_gradient(stock, node, inputs):
+    x, t, gloss = inputs
+    loss = getattr(backend(x, gloss), 'loss', None)
+    if (not loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or gloss.ndim != 0
+            or node.class_weight is not None or node.y is None or node.y.dtype.char != 'f'):
+        return stock(node, inputs)
+    xp = chainer.backend.get_array_module(x)
+    return loss.softmax_cross_entropy_gradient(
+        xp.ascontiguousarray(node.y), xp.ascontiguousarray(t), gloss, node.coeff,
+        node.ignore_label),
 
 
 # Elementwise functions keep the layout of what they are given

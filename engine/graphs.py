@@ -8,6 +8,10 @@ labels, partners, lam and the learning rate are put there before each replay.
 The layer that mixes decides what is done, so each has a graph of its own; the first step of each is
 done as ever and warms up everything, then it is recorded, which changes nothing on the GPU.
 
+With dynamic loss scaling a step finds out on the GPU whether its gradients are finite, and changes
+nothing if they are not.  Chainer's optimizer hears of it before the next step, or before it is
+saved: so the GPU need not wait for the host in between.
+
 The memory of recorded steps is a pool of their own, and used by one after another: nothing that
 outlives a step may lie in it, so what is reported is copied and gradients are cleared.
 """
@@ -16,10 +20,11 @@ import weakref
 
 import chainer
 import numpy as np
+from chainer import optimizer as chainer_optimizer
 from chainer import training
 from chainer.backends import cuda
 
-from engine.multi_tensor import covers
+from engine.multi_tensor import covers, judge
 from engine.seam import replaces
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
@@ -27,6 +32,7 @@ from engine.seam import replaces
 LAM = 0.3183098861837907
 
 steps = None  # of each optimizer, while StandardUpdater is to replay them
+unheard = weakref.WeakKeyDictionary()  # of an optimizer: whether its last step has changed nothing
 
 
 def record(on):
@@ -47,6 +53,24 @@ def update_core(stock, updater):
     steps[optimizer](*updater.converter(iterator.next(), updater.input_device))
     if updater.auto_new_epoch and iterator.is_new_epoch:
         optimizer.new_epoch(auto=True)
+
+
+@replaces(chainer_optimizer.Optimizer, 'serialize')
+def serialize(stock, optimizer, serializer):
+    settle(optimizer)
+    stock(optimizer, serializer)
+
+
+def settle(optimizer):
+    """Let an optimizer know how its last step has gone; waits for it."""
+    overflow = unheard.pop(optimizer, None)
+    if overflow is None:
+        return
+    judge(optimizer, bool(overflow))
+    if not optimizer.is_safe_to_update():
+        for rule in rules(optimizer):
+            rule.t -= 1
+    optimizer.update_loss_scale()
 
 
 class Step:
@@ -75,6 +99,7 @@ class Step:
         """
         model = self.optimizer.target
         draws = draw(model, len(x))
+        settle(self.optimizer)
         key = draws.layer, x.shape, x.dtype.char, t.shape
         if key in self.recorded and self.recorded[key].is_current():
             self.n_replayed += 1
@@ -82,12 +107,16 @@ class Step:
         from engine.gpu import values
         before = values.n_sent
         loss = publish(*self.update(x, t, draws.arguments()))
-        if covers(self.optimizer):
+        if covers(self.optimizer) and self.optimizer.is_safe_to_update():  # nothing was left out
             self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
         return loss
 
-    def update(self, x, t, draws):
+    def update(self, x, t, draws, loss_scale=None):
         """One step as ever, or recorded, in memory that goes from one step to the next.
+
+        Args:
+            loss_scale (callable): Gives the gradient that a loss starts from, in place of
+                Chainer's.
 
         Returns:
             tuple: The loss, and all that has been reported by its full name; they lie there too.
@@ -97,6 +126,7 @@ class Step:
         def forward(*arguments):
             loss = self.optimizer.target(*arguments)
             losses.append(loss.array)
+            loss.grad = loss_scale and loss_scale(loss.dtype)
             return loss
         with cuda.cupy.cuda.using_allocator(self.pool.malloc), self.stream, observed() as reported:
             self.optimizer.update(forward, x, t, *draws)
@@ -164,11 +194,14 @@ class Graph:
         self.values = values.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
         self.arrays = held(self.optimizer)
         counted = counts(self.optimizer)
+        scale = self.optimizer._loss_scale
         with self.recording(step):
-            self.results = step.update(chainer.Variable(self.x, requires_grad=False), self.t,
-                                       self.placeholders())
+            self.results = step.update(
+                chainer.Variable(self.x, requires_grad=False), self.t, self.placeholders(),
+                self.loss_scale if scale else None)
         for owner, count in counted:
             owner.t = count  # nothing has been done yet
+        self.optimizer._loss_scale = scale
 
     @contextlib.contextmanager
     def recording(self, step):
@@ -191,6 +224,9 @@ class Graph:
         self.values.factors = {LAM: lam[:1], 1 - LAM: lam[1:]}
         return LAM, self.draws.layer, self.values.varying(lambda: self.draws.index)
 
+    def loss_scale(self, dtype):
+        return self.values.varying(lambda: np.array(self.optimizer._loss_scale, dtype))
+
     def is_current(self):
         """Whether weights and states still lie where they did."""
         return all(a is b for a, b in zip(self.arrays, held(self.optimizer)))
@@ -201,6 +237,8 @@ class Graph:
             owner.t = count + 1
         self.values.send()
         self.graph.launch()
+        if self.values.overflow is not None:
+            unheard[self.optimizer] = self.values.overflow.copy()
         return publish(*self.results)
 
 
@@ -219,4 +257,5 @@ def held(optimizer):
     links = optimizer.target.links()
     return ([p.array for p in optimizer.target.params()]
             + [getattr(link, name) for link in links for name in link._persistent]
-            + [array for rule in rules(optimizer) for array in (rule.state or {}).values()])
+            + [array for rule in rules(optimizer) for array in (rule.state or {}).values()]
+            + [rule._fp32_param.array for rule in rules(optimizer) if rule._fp32_param is not None])

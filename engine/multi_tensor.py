@@ -1,8 +1,13 @@
 """The update of all parameters on a GPU as one kernel.
 
-Chainer updates one parameter after another.  Here the update rules, and weight decay, only note
-what they would do, and at the end of the optimizer's update it is done to all parameters at once.
+Chainer updates one parameter after another.  Here an update rule only notes what it would do, and
+at the end of the optimizer's update it is done to all parameters at once: weight decay, the
+division by a loss scale, the step itself, and under mixed16 the rounding of the float32 weights
+that the rule keeps.
 """
+import functools
+
+import chainer
 import numpy as np
 from chainer import optimizer
 from chainer.optimizer_hooks import weight_decay
@@ -14,11 +19,18 @@ from engine.seam import replaces
 
 
 class Notes:
-    """Of one update: groups of parameters that one kernel updates, and their weight decays."""
+    """Of one update.
+
+    Attributes:
+        groups (dict): Parameters that one kernel updates, by its name and their number of updates.
+        decay (float): Weight decay of all of them.
+        overflow (array): Whether a gradient is not finite, on the GPU; None where nobody asks.
+    """
 
     def __init__(self):
         self.groups = {}
-        self.decays = {}
+        self.decay = 0
+        self.overflow = None
 
 
 notes = None  # while an optimizer updates parameters
@@ -27,68 +39,102 @@ notes = None  # while an optimizer updates parameters
 @replaces(optimizer.GradientMethod, 'update')
 def update(stock, method, *args, **kwargs):
     global notes
-    if has_post_hooks(method):  # they look at the new weights
+    if not covers(method):
         return stock(method, *args, **kwargs)
     notes = Notes()
     try:
         stock(method, *args, **kwargs)
-        for (kernel, _), (ops, tensors, factors) in notes.groups.items():
-            ops.optimizers.update(kernel, tensors, factors)
     finally:
         notes = None
 
 
 def covers(method):
-    """Whether an optimizer leaves the updates of all its parameters to kernels."""
-    return not has_post_hooks(method) and all(
-        is_covered(p.update_rule, p.array) for p in method.target.params()
-        if p.update_rule is not None and p.update_rule.enabled)
+    """Whether one kernel can do what an optimizer, its rules and their hooks do."""
+    rules = [(p.update_rule, p.array) for p in method.target.params()
+             if p.update_rule is not None and p.update_rule.enabled]
+    return only_decays(method) and all(
+        array is not None and is_covered(rule, array) for rule, array in rules)
 
 
-def has_post_hooks(method):
-    rules = [p.update_rule for p in method.target.params() if p.update_rule is not None]
-    return any(hooks(owner, 'post') for owner in (method, *rules))
+def is_covered(rule, array):
+    hp = rule.hyperparam
+    return (type(rule) in RULES and has_known_layout(array)
+            and hasattr(backend(array), 'optimizers')
+            and (array.dtype.char == 'f' or rule._use_fp32_update) and only_decays(rule)
+            and set(vars(hp)) == {'_parent'}  # it has no values of its own
+            and not getattr(hp, 'amsgrad', False) and not getattr(hp, 'adabound', False))
+
+
+def only_decays(owner):
+    """Whether an optimizer or a rule has no hooks but weight decay, before the update."""
+    return not hooks(owner, 'post') and all(
+        type(hook) is weight_decay.WeightDecay for hook in hooks(owner, 'pre'))
 
 
 def hooks(owner, timing):
     return list(getattr(owner._hookable, f'_{timing}_update_hooks').values())
 
 
-def is_covered(rule, *arrays):
-    """Whether what a rule does to these arrays, of which the first is the parameter, can wait."""
-    hp = rule.hyperparam
-    return (type(rule) in KERNELS and all(a is not None for a in arrays)
-            and hasattr(backend(*arrays), 'optimizers') and has_known_layout(arrays[0])
-            and set(vars(hp)) == {'_parent'}  # it has no values of its own
-            and not getattr(hp, 'amsgrad', False) and not getattr(hp, 'adabound', False))
+@replaces(optimizer.GradientMethod, 'call_hook')
+def call_hook(stock, method, hook):
+    if notes is None:
+        return stock(method, hook)
+    notes.decay += hook.rate
 
 
-@replaces(weight_decay.WeightDecay, '__call__')
-def decay_weights(stock, hook, rule, parameter):
-    if (notes is None or not is_covered(rule, parameter.data, parameter.grad)
-            or parameter._loss_scale is not None or hooks(rule, 'pre') != [hook]):
-        return stock(hook, rule, parameter)
-    notes.decays[id(parameter)] = hook.rate
+@replaces(optimizer.Optimizer, 'check_nan_in_grads')
+def check_gradients(stock, method):
+    """Chainer asks the GPU about one parameter after another; a recorded step cannot ask at all."""
+    if notes is None or not method._loss_scaling_is_dynamic:
+        return stock(method)
+    gradients = [laid_out_as(p.array, p.grad) for p in method.target.params()
+                 if p.grad is not None]
+    ops = backend(gradients[0])
+    notes.overflow = ops.optimizers.overflow(gradients)
+    if ops.values.recording:
+        ops.values.recording.overflow = notes.overflow
+    found = not ops.values.recording and bool(notes.overflow)
+    judge(method, found)
 
 
-def note(kernel, names, factors):
-    """An ``update_core_gpu`` that leaves the update to ``kernel`` of ``optimizers.cu``.
+def judge(method, overflow):
+    """Note what Chainer's ``update_loss_scale`` reads."""
+    method._loss_scaling_isnan = overflow
+    method._loss_scaling_isnan_ever |= overflow
 
-    Args:
-        names (tuple of str): The states of the rule.
-        factors (callable): Of a rule, what the kernel reads.
-    """
-    def update_core(stock, rule, parameter):
-        if notes is None or not is_covered(rule, parameter.data, parameter.grad):
-            return stock(rule, parameter)
-        w = parameter.data
-        for name in names:  # as read from a snapshot they lie otherwise than the parameter
-            rule.state[name] = laid_out_as(w, rule.state[name])
-        ops, tensors, _ = notes.groups.setdefault(
-            (kernel, rule.t), (backend(w), [], lambda: factors(rule)))
-        tensors.append((w, laid_out_as(w, parameter.grad), *(rule.state[name] for name in names),
-                        notes.decays.get(id(parameter), 0)))
-    return update_core
+
+@replaces(optimizer.UpdateRule, 'update')
+def note(stock, rule, parameter):
+    if notes is None or not rule.enabled:
+        return stock(rule, parameter)
+    rule.t += 1
+    kernel, names, _ = RULES[type(rule)]
+    copy = None
+    w, gradient = parameter.array, parameter.grad
+    if w.dtype.char == 'e':
+        if rule._fp32_param is None:
+            rule._fp32_param = chainer.Parameter(w.astype(np.float32), name=parameter.name)
+        w, copy = rule._fp32_param.array, w
+    rule._init_states(rule._fp32_param if copy is not None else parameter)
+    for name in names:  # as read from a snapshot they lie otherwise than the parameter
+        rule.state[name] = laid_out_as(w, rule.state[name])
+    decay = notes.decay + sum(hook.rate for hook in hooks(rule, 'pre'))
+    _, tensors = notes.groups.setdefault((kernel, rule.t), (rule, []))
+    tensors.append((w, copy, laid_out_as(parameter.array, gradient),
+                    [rule.state[name] for name in names], decay))
+
+
+@replaces(optimizer.Optimizer, 'update_loss_scale')
+def carry_out(stock, method):
+    """The last that Chainer does in an update."""
+    for (kernel, _), (rule, tensors) in (notes.groups if notes else {}).items():
+        backend(tensors[0][0]).optimizers.update(
+            kernel, tensors, functools.partial(factors, method, rule), notes.overflow)
+    stock(method)
+
+
+def factors(method, rule):
+    return 1 / (method._loss_scale or 1), *RULES[type(rule)][2](rule)
 
 
 def adam_factors(rule):
@@ -102,8 +148,7 @@ def momentum_factors(rule):
     return rule.hyperparam.lr, rule.hyperparam.momentum
 
 
-KERNELS = {adam.AdamRule: note('adam', ('m', 'v'), adam_factors),
-           momentum_sgd.MomentumSGDRule: note('momentum_sgd', ('v',), momentum_factors),
-           nesterov_ag.NesterovAGRule: note('nesterov_ag', ('v',), momentum_factors)}
-for rule_class, update_core in KERNELS.items():
-    replaces(rule_class, 'update_core_gpu')(update_core)
+RULES = {  # of each rule a kernel, its states, and what varies from step to step
+    adam.AdamRule: ('adam', ('m', 'v'), adam_factors),
+    momentum_sgd.MomentumSGDRule: ('momentum_sgd', ('v',), momentum_factors),
+    nesterov_ag.NesterovAGRule: ('nesterov_ag', ('v',), momentum_factors)}

@@ -98,7 +98,7 @@ class BatchConverter(chainer.dataset.Converter):
         self._device = None
 
     def __call__(self, batch, device=None):
-        """Images float32 ``(B, 3, H, W)`` and labels int32 ``(B,)`` on the device.
+        """Images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)`` on the device.
 
         Args:
             batch: a sequence of integers in ``[0, N)``.
@@ -117,7 +117,8 @@ class BatchConverter(chainer.dataset.Converter):
 
         def make(indices, draws):
             images = self.augmentation.apply(prepared, indices, **draws)
-            return self.normalization(images), self.dataset.labels[indices]
+            images = self.normalization(images).astype(chainer.get_dtype(), copy=False)
+            return images, self.dataset.labels[indices]
         return make
 
     def _on_gpu(self, device):

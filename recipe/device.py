@@ -10,9 +10,13 @@ from chainer.backends import cuda
 
 from recipe.errors import Invalid
 
+DTYPES = {'float32': np.dtype(np.float32), 'mixed16': chainer.mixed16}  # --dtype
+
 
 def use_device(args):
     """Make the device of ``--device`` the current one, and decide what is left to ``auto``.
+
+    Networks made from now on have the numbers of ``--dtype``.
 
     Args:
         args: Its ``device`` is ``'cpu'``, the number of a GPU, or ``'auto'``, GPU 0 where there is
@@ -23,7 +27,8 @@ def use_device(args):
         chainer.backend.Device: A line with its ``describe(device)`` has been printed.
 
     Raises:
-        Invalid: If there is no such device, it does not work, or the engine does not work on it.
+        Invalid: If there is no such device, it does not work, or the engine or the dtype does not
+            work on it.
     """
     name, advice = args.device, ''
     if name == 'auto':
@@ -41,13 +46,20 @@ def use_device(args):
         raise Invalid(f'--device: given {name!r}, valid: cpu, auto, or the number of a GPU')
     device.use()
     on_gpu = device.xp is not np
+    choose_dtype(args, on_gpu)
     choose_engine(args, on_gpu)
     if args.graph == 'on':
         advice = ', graph on'
     elif on_gpu and args.engine == 'stock':
         advice = ' (slow: convolutions without cuDNN)'
-    print(f'Device: {describe(device)}, engine {args.engine}{advice}', flush=True)
+    print(f'Device: {describe(device)}, {args.dtype}, engine {args.engine}{advice}', flush=True)
     return device
+
+
+def choose_dtype(args, on_gpu):
+    if args.dtype == 'mixed16' and not on_gpu:
+        raise Invalid('--dtype: given mixed16, valid: float32, but on a GPU')
+    chainer.global_config.dtype = DTYPES[args.dtype]
 
 
 def choose_engine(args, on_gpu):

@@ -1,6 +1,7 @@
 """Batches made on a GPU, by one kernel each."""
 import os
 
+import chainer
 import numpy as np
 
 THREADS = 256  # of a block
@@ -26,7 +27,7 @@ class GPUBatches:
             self.kernel = self.xp.RawKernel(file.read(), 'batch')
 
     def __call__(self, indices, sources):
-        """Images float32 ``(B, 3, H, W)``, in channels-last memory, and labels int32 ``(B,)``.
+        """Images ``(B, 3, H, W)`` in channels-last memory, and labels int32 ``(B,)``.
 
         Args:
             indices: integer NumPy array ``(B,)``.
@@ -43,4 +44,4 @@ class GPUBatches:
         self.kernel((-(-x.size // THREADS),), (THREADS,), (
             self.images, self.labels, xp.asarray(numbers), self.scale, self.shift, x, t,
             *map(np.int32, (n, channels, h, w)), self.reverse))
-        return x.transpose(0, 3, 1, 2), t
+        return x.transpose(0, 3, 1, 2).astype(chainer.get_dtype(), copy=False), t

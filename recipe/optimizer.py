@@ -18,7 +18,9 @@ SCHEDULES = {
 def setup_optimizer(model, args):
     """The optimizer of ``--optimizer``, set up on ``model``.
 
-    ``--weight-decay`` is added to the gradients of every parameter but BN's gamma and beta.
+    ``--weight-decay`` is added to the gradients of every parameter but BN's gamma and beta.  With
+    ``--dtype mixed16`` weights are updated in float32, and the loss is scaled as far as its
+    gradients do not overflow.
     """
     if args.optimizer == 'adam':
         optimizer = chainer.optimizers.Adam(alpha=args.learnrate)
@@ -30,6 +32,9 @@ def setup_optimizer(model, args):
             if not name.endswith(('/gamma', '/beta')):
                 parameter.update_rule.add_hook(
                     chainer.optimizer_hooks.WeightDecay(args.weight_decay))
+    if args.dtype == 'mixed16':
+        optimizer.use_fp32_update()
+        optimizer.loss_scaling()
     return optimizer
 
 

@@ -5,6 +5,7 @@ import math
 from engine import ENGINES
 from recipe import run_directory
 from recipe.augmentation import AUGMENTATIONS
+from recipe.device import DTYPES
 from recipe.errors import Invalid
 from recipe.optimizer import OPTIMIZERS, SCHEDULES
 from recipe.converter import NORMALIZATIONS
@@ -151,6 +152,10 @@ def parse_args(description, method, architectures, argv=None):
         '--device', default='auto', metavar='cpu|ID|auto',
         help='cpu, the number of a GPU, or auto: the first GPU where there is one '
              '(default: %(default)s)')
+    training.add_argument(
+        '--dtype', choices=DTYPES, default='float32',
+        help='mixed16: float16 with weights, statistics and sums in float32 and dynamic loss '
+             'scaling, on a GPU (default: %(default)s)')
     training.add_argument(
         '--engine', choices=(*ENGINES, 'auto'), default='auto',
         help='fast: the same but for rounding in less time; stock: Chainer as it is; auto: fast '

@@ -13,6 +13,7 @@ from recipe import run_directory
 from recipe.device import describe
 from recipe.errors import Invalid
 from recipe.estimate import estimate
+from recipe.mixed_precision import MixedPrecision
 from recipe.npz import load_npz
 from recipe.optimizer import LearningRate
 from recipe.plots import PlotLog
@@ -31,6 +32,8 @@ def extend(trainer, args, streams):
     model = trainer.updater.get_optimizer('main').target.predictor
 
     trainer.extend(LearningRate(args))
+    if args.dtype == 'mixed16':
+        trainer.extend(MixedPrecision(trainer.updater.get_optimizer('main')))
     trainer.extend(extensions.LogReport())
     trainer.extend(PlotLog())
     trainer.extend(extensions.PrintReport(

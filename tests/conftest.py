@@ -31,9 +31,11 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def stock_chainer():
-    """A test leaves Chainer as it found it, whichever engine it used."""
+    """A test leaves Chainer as it found it, whichever engine and dtype it used."""
+    dtype = chainer.global_config.dtype
     yield
     engine.switch(False)
+    chainer.global_config.dtype = dtype
 
 
 @pytest.fixture(scope='session')

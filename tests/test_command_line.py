@@ -12,6 +12,7 @@ import train_manifoldmixup
 from model import ARCHITECTURES, BaseResNet50
 from recipe.options import parse_args
 
+
 def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     """The line on stderr with which the script refuses its arguments."""
     monkeypatch.setattr('sys.argv', [script.__file__, *map(str, arguments)])
@@ -28,6 +29,8 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--recipe', 'paper'), ['paper', 'blog', 'standard']),
     (('--arch', 'vgg'), ['vgg', 'resnet50']),
     (('--engine', 'warp'), ['warp', 'fast', 'stock']),
+    (('--dtype', 'float16'), ['float16', 'float32', 'mixed16']),
+    (('--device', 'cpu', '--dtype', 'mixed16'), ['--dtype', 'mixed16', 'float32', 'GPU']),
     (('--stem', 'vgg'), ['vgg', 'imagenet', 'cifar']),
     (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
     (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),

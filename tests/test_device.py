@@ -61,8 +61,9 @@ def machine(monkeypatch):
 CUDNN = types.SimpleNamespace(backend_version=lambda: 92800)
 
 
-def use(name, engine='auto', graph='auto'):
-    return device.use_device(types.SimpleNamespace(device=name, engine=engine, graph=graph))
+def use(name, engine='auto', graph='auto', dtype='float32'):
+    return device.use_device(types.SimpleNamespace(
+        device=name, engine=engine, graph=graph, dtype=dtype))
 
 
 @pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
@@ -70,7 +71,7 @@ def test_without_cupy_or_gpu_it_is_the_cpu(machine, capsys, gpu, has_cupy):
     machine(gpu, has_cupy)
     assert use('auto').xp is np
     line, = capsys.readouterr().out.splitlines()
-    assert line.startswith('Device: CPU (') and ', engine fast' in line
+    assert line.startswith('Device: CPU (') and ', float32, engine fast' in line
     assert ('requirements-gpu.txt' in line) == gpu
 
 
@@ -79,7 +80,7 @@ def test_the_first_gpu_is_taken_and_described(machine, capsys):
     assert use('auto') is used[0]
     line, = capsys.readouterr().out.splitlines()
     assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (import of cudnn halted; '
-                    'None in sys.modules), engine stock (slow: convolutions without cuDNN)')
+                    'None in sys.modules), float32, engine stock (slow: convolutions without cuDNN)')
 
 
 @pytest.mark.parametrize('engine, graph, described', [
@@ -91,7 +92,22 @@ def test_engine_and_graph_on_a_gpu(machine, capsys, engine, graph, described):
     machine(True, True, cupy(), CUDNN)
     use('auto', engine, graph)
     line, = capsys.readouterr().out.splitlines()
-    assert line.endswith(f', cuDNN 9.28.0, {described}')
+    assert line.endswith(f', cuDNN 9.28.0, float32, {described}')
+
+
+def test_mixed16_is_chainers_dtype_from_then_on(machine, capsys):
+    machine(True, True, cupy(), CUDNN)
+    use('0', 'fast', dtype='mixed16')
+    assert chainer.get_dtype() == np.float16 and chainer.config.dtype == chainer.mixed16
+    assert capsys.readouterr().out.endswith(', mixed16, engine fast, graph on\n')
+    use('0')
+    assert chainer.config.dtype == np.float32
+
+
+def test_mixed16_needs_a_gpu(machine):
+    machine(True, True, cupy(), CUDNN)
+    with pytest.raises(Invalid, match='--dtype: given mixed16, valid: float32, but on a GPU'):
+        use('cpu', dtype='mixed16')
 
 
 def test_the_fast_engine_needs_cudnn_on_a_gpu(machine):

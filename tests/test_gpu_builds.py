@@ -40,11 +40,19 @@ DEVICES = {
     'B200': {**H200, 'deviceName': 'NVIDIA B200', 'deviceVer': 1000, 'multiProcessorCount': 148,
              'l2CacheSize': 132644864, 'totalGlobalMem': 190 * 10 ** 9, 'memoryBusWidth': 8192}}
 COMPILE = '''
-import sys
+import os, sys
+import engine
+import numpy as np
+import nvidia.cuda_runtime
 from cupy.cuda import compiler
-source, architecture = sys.argv[1:]
-with open(source) as file:
-    compiler._NVRTCProgram(file.read(), source).compile((f'-arch={architecture}', '-std=c++17'))
+from engine.gpu import kernels
+path, architecture = sys.argv[1:]
+name = os.path.basename(path)[:-3]
+sources = [kernels.source(name, np.dtype(char)) for char in kernels.DTYPES] if 'engine' in path \
+    else [open(path).read()]
+for source in sources:
+    compiler._NVRTCProgram(source, name).compile((
+        f'-arch={architecture}', '-std=c++17', f'-I{nvidia.cuda_runtime.__path__[0]}/include'))
 '''
 PLAN = '''
 import json, sys
@@ -53,9 +61,10 @@ import cudnn
 from engine.gpu import plans
 device = cudnn.create_device_properties(sys.argv[1])
 plan = lambda *shapes: [
-    plans.build(plans.describe(kind, *shapes, device_property=device), *how)[1]
+    plans.build(plans.describe(kind, dtype, *shapes, device_property=device), *how)[1]
     for kind in ('fprop', 'dgrad', 'wgrad')
-    for how in ((False, False), (True, False), (True, True))]
+    for dtype, *how in (('f', False, False), ('f', True, False), ('f', True, True),
+                        ('e', False, False), ('e', True, False))]
 print(json.dumps([plan(*shapes) for shapes in json.loads(sys.argv[2])]))
 '''
 
@@ -119,7 +128,7 @@ def odd_convolutions():
 
 @pytest.mark.parametrize('name', DEVICES)
 def test_cudnn_makes_every_plan(real_cupy, tmp_path, name):
-    """As it does by itself, deterministic, and without TF32."""
+    """As it does by itself, deterministic, and without TF32; of float16 too."""
     shapes = [*convolutions(), *odd_convolutions()]
     stub = tmp_path / 'libcuda.c'
     stub.write_text('\n'.join(f'int {name}(void) {{ return 3; }}' for name in NEEDED))
@@ -127,5 +136,5 @@ def test_cudnn_makes_every_plan(real_cupy, tmp_path, name):
                     '-Wl,-soname,libcuda.so.1', stub], check=True)
     sizes = json.loads(run(PLAN, json.dumps(DEVICES[name]), json.dumps(shapes),
                            LD_LIBRARY_PATH=str(tmp_path)))
-    assert len(sizes) == len(shapes) and all(len(row) == 9 for row in sizes)
+    assert len(sizes) == len(shapes) and all(len(row) == 15 for row in sizes)
     assert max(map(max, sizes)) < 2 ** 30  # bytes of workspace

@@ -47,30 +47,45 @@ class Network(chainer.Chain):
         return F.max_pooling_2d(F.relu(self.bn1(self.conv1(x))), 3, 2)
 
 
-def batches(n_batch, n=6, size=9):
+def batches(n_batch, n=6, size=9, dtype='f'):
     random = np.random.RandomState(0)
     device = chainer.get_device('@cupy:0')
-    return [(device.send(random.uniform(size=(n, 3, size, size)).astype(np.float32)),
+    return [(device.send(random.uniform(size=(n, 3, size, size)).astype(dtype)),
              device.send(random.randint(0, 4, n).astype(np.int32))) for _ in range(n_batch)]
 
 
 OPTIMIZERS = {'alpha': chainer.optimizers.Adam, 'lr': chainer.optimizers.NesterovAG}
 
 
-def train(graph, n_step, rate='alpha', mixup_hidden=True, network=Network, n=6, size=9):
-    """Losses, and all numbers that the model and the optimizer hold in the end."""
+class Loud(ManifoldMixupClassifier):
+    """Of which the gradients overflow at loss scales that float16 can hold."""
+
+    def forward(self, *args):
+        return 64 * super().forward(*args)
+
+
+def train(graph, n_step, rate='alpha', mixup_hidden=True, network=Network, n=6, size=9,
+          scaling=None):
+    """Losses, and all numbers that the model and the optimizer hold in the end.
+
+    In mixed16 with loss scaling, if it is given.
+    """
     np.random.seed(0)
-    model = ManifoldMixupClassifier(network(), mixup_hidden)
+    with chainer.using_config('dtype', np.float32 if scaling is None else chainer.mixed16):
+        model = (ManifoldMixupClassifier if scaling is None else Loud)(network(), mixup_hidden)
     model.to_device('@cupy:0')
     engine.use('fast', model)
     optimizer = OPTIMIZERS[rate]().setup(model)
+    if scaling is not None:
+        optimizer.use_fp32_update()
+        optimizer.loss_scaling(**scaling)
     for parameter in model.params():
         if parameter.ndim > 1:
             parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
     step = Step(optimizer)
     losses = []
     with chainer.using_config('cudnn_deterministic', True):
-        for i, (x, t) in enumerate(batches(n_step, n, size)):
+        for i, (x, t) in enumerate(batches(n_step, n, size, 'f' if scaling is None else 'e')):
             setattr(optimizer, rate, .01 / (1 + i))
             if graph:
                 losses.append(float(step(x, t)))
@@ -86,6 +101,10 @@ def state(optimizer):
     holder = {}
     chainer.serializers.DictionarySerializer(holder).save(optimizer.target)
     chainer.serializers.DictionarySerializer(holder)['optimizer'].save(optimizer)
+    holder['loss_scale'] = optimizer._loss_scale
+    for name, parameter in optimizer.target.namedparams():
+        if parameter.dtype == np.float16:
+            holder[name + '/float32'] = parameter.update_rule._fp32_param.array.get()
     return {name: np.asarray(value) for name, value in holder.items()}
 
 
@@ -101,6 +120,16 @@ def test_a_hundred_replayed_steps_are_bit_for_bit_the_eager_ones(rate, mixup_hid
     eager, replayed = (train(graph, 100, rate, mixup_hidden) for graph in (False, True))
     assert len(set(eager[0])) == 100 and all(np.isfinite(eager[0]))
     assert_equal(eager, replayed)
+
+
+@pytest.mark.parametrize('rate', OPTIMIZERS)
+@pytest.mark.parametrize('scaling', [{'interval': 10}, {'scale': 128.}], ids=['dynamic', 'static'])
+def test_and_so_they_are_in_mixed16(rate, scaling):
+    eager, replayed = (train(graph, 60, rate, scaling=scaling) for graph in (False, True))
+    assert len(set(eager[0])) > 50 and all(np.isfinite(eager[0]))
+    assert_equal(eager, replayed)
+    updates, calls = (eager[1][f'optimizer/{name}t'] for name in ('predictor/fc/W/', ''))
+    assert updates < calls == 60 if 'interval' in scaling else updates == calls == 60
 
 
 def test_steps_of_resnet50():
@@ -157,14 +186,19 @@ def is_simulated():
     return hasattr(cupy, 'LOG')
 
 
-def test_neither_eager_steps_nor_replays_wait_for_the_gpu():
+@pytest.mark.parametrize('dtype', [np.dtype('f'), chainer.mixed16], ids=repr)
+def test_neither_eager_steps_nor_replays_wait_for_the_gpu(dtype):
     np.random.seed(0)
-    model = ManifoldMixupClassifier(ResNet50(4), layer_mix=3)
+    with chainer.using_config('dtype', dtype):
+        model = ManifoldMixupClassifier(ResNet50(4), layer_mix=3)
     model.to_device('@cupy:0')
     engine.use('fast', model)
     optimizer = chainer.optimizers.Adam().setup(model)
+    if dtype == chainer.mixed16:
+        optimizer.use_fp32_update()
+        optimizer.loss_scaling(scale=1.)
     step = Step(optimizer)
-    (x, t), = batches(1, 2, 32)
+    (x, t), = batches(1, 2, 32, np.dtype(dtype))
     optimizer.update(model, x, t)
     eager, waits = launched(lambda: optimizer.update(model, x, t))
     assert not waits

@@ -13,7 +13,7 @@ from recipe.optimizer import LearningRate
 def arguments(**changes):
     return argparse.Namespace(**{
         'optimizer': 'sgd', 'learnrate': 0.1, 'weight_decay': 0., 'schedule': 'constant',
-        'epoch': 10, **changes})
+        'epoch': 10, 'dtype': 'float32', **changes})
 
 
 @pytest.mark.parametrize('batchsize', [1, 3, 4, 7, 10, 13])

@@ -1,8 +1,7 @@
 """The engine's operations on an NVIDIA GPU: convolutions by cuDNN 9, the others by own kernels."""
 from engine.gpu import (
     activation, convolution, loss, normalization, optimizers, pooling, values)
-
-DTYPES = 'f'  # which it covers: float32
+from engine.gpu.kernels import DTYPES
 
 __all__ = ['DTYPES', 'activation', 'convolution', 'loss', 'normalization', 'optimizers', 'pooling',
            'values']

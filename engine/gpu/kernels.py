@@ -1,4 +1,8 @@
-"""The kernels in CUDA C of this folder."""
+"""The kernels in CUDA C of this folder.
+
+In their source T is what arrays hold, float or float16; statistics, parameters of batch
+normalization and states of optimizers are always float.
+"""
 import functools
 import os
 
@@ -7,28 +11,36 @@ import numpy as np
 
 CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
 THREADS = 256  # of a block, elsewhere
+DTYPES = 'fe'  # of arrays: float32 and float16
 
 
-def source(name):
-    with open(os.path.join(os.path.dirname(__file__), name + '.cu')) as file:
-        return file.read()
+def read(file):
+    with open(os.path.join(os.path.dirname(__file__), file)) as text:
+        return text.read()
+
+
+def source(file, dtype):
+    """All in one text: CuPy knows by it what it has compiled before."""
+    define = 'typedef float T;\n' if dtype.char == 'f' \
+        else read('float16.cuh') + 'typedef float16 T;\n'
+    return define + read(file + '.cu')
 
 
 @functools.lru_cache(None)
-def kernel(file, name):
+def kernel(file, name, dtype=np.dtype('f')):
     """The kernel ``name`` of ``file.cu``; CuPy compiles it at its first launch on a device."""
-    return module(file).get_function(name)
+    return module(file, dtype).get_function(name)
 
 
 @functools.lru_cache(None)
-def module(file):
-    return cupy.RawModule(code=source(file))
+def module(file, dtype):
+    return cupy.RawModule(code=source(file, dtype))
 
 
-def launch(file, name, n, *arguments):
-    """Run a kernel on ``n`` elements, a thread for each; Python's integers are passed as int."""
+def launch(file, name, dtype, n, *arguments):
+    """Run a kernel with ``n`` threads at least; Python's integers are passed as int."""
     blocks = -(-n // THREADS)
-    kernel(file, name)((blocks,), (THREADS,), typed(arguments))
+    kernel(file, name, dtype)((blocks,), (THREADS,), typed(arguments))
 
 
 def typed(arguments):

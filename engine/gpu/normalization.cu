@@ -6,6 +6,9 @@
 // A reduction is one kernel: each block writes its part, and the block that finishes last adds the
 // parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
 // have; it is zero before and after.
+//
+// What is written to a whole matrix is __restrict__, nothing that is read: so a thread may load
+// several rows before it stores one.
 
 const int LANES = 16;
 
@@ -66,11 +69,11 @@ __device__ long long at(int row, int channels, int channel) {
 
 // Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
 extern "C" __global__ void statistics(
-        const float *x, float *mean, float *inv_std, float *running_mean, float *running_var,
+        const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         Sums *parts, int *finished, int rows, int channels, float eps, float decay) {
     int c = my_channel();
     // Deviations from some value of the channel: squares of values far from zero would cancel.
-    float near = c < channels ? x[c] : 0;
+    float near = c < channels ? float(x[c]) : 0;
     Sums sums = {0, 0};
     if (c < channels) {
         #pragma unroll 4
@@ -95,8 +98,9 @@ extern "C" __global__ void statistics(
 
 // gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
 extern "C" __global__ void normalize(
-        const float *x, const float *mean, const float *inv_std, const float *gamma,
-        const float *beta, const float *residual, float *y, int rows, int channels, int relu) {
+        const T *x, const float *mean, const float *inv_std, const float *gamma,
+        const float *beta, const T *residual, T *__restrict__ y, int rows,
+        int channels, int relu) {
     int c = my_channel();
     if (c >= channels)
         return;
@@ -112,13 +116,13 @@ extern "C" __global__ void normalize(
 }
 
 // The gradient before ReLU: gy where y > 0; gy itself without y.
-__device__ float before_relu(const float *gy, const float *y, long long i) {
-    return y && !(y[i] > 0) ? 0 : gy[i];
+__device__ float before_relu(const T *gy, const T *y, long long i) {
+    return y && !(y[i] > 0) ? 0 : float(gy[i]);
 }
 
 // Gradients of gamma and beta.
 extern "C" __global__ void parameter_gradients(
-        const float *x, const float *gy, const float *y, const float *mean, const float *inv_std,
+        const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         float *ggamma, float *gbeta, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
     Sums sums = {0, 0};
@@ -140,9 +144,9 @@ extern "C" __global__ void parameter_gradients(
 
 // Gradient of x, and that of the residual if it is asked for.
 extern "C" __global__ void input_gradient(
-        const float *x, const float *gy, const float *y, const float *mean, const float *inv_std,
-        const float *gamma, const float *ggamma, const float *gbeta, float *gx, float *gresidual,
-        int rows, int channels) {
+        const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
+        const float *gamma, const float *ggamma, const float *gbeta, T *__restrict__ gx,
+        T *__restrict__ gresidual, int rows, int channels) {
     int c = my_channel();
     if (c >= channels)
         return;
@@ -160,7 +164,7 @@ extern "C" __global__ void input_gradient(
 
 // Sums of the channels.
 extern "C" __global__ void channel_sums(
-        const float *x, float *sum, Sums *parts, int *finished, int rows, int channels) {
+        const T *x, T *sum, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
     Sums sums = {0, 0};
     if (c < channels) {

@@ -1,7 +1,7 @@
 """Batch normalization of the columns of a matrix, (rows, channels).
 
 Statistics and gradients of the parameters are each one kernel, and so is what is then done to the
-matrix; see normalization.cu.
+matrix; see normalization.cu.  Statistics, gamma, beta and their gradients are float32.
 """
 import functools
 
@@ -55,13 +55,13 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
 
 def channel_sum(x):
     """Of each column: (channels,)."""
-    total = per_channel(x)
+    total = cupy.empty(x.shape[1], x.dtype)
     reduce('channel_sums', x, x, total)
     return total
 
 
 def per_channel(x):
-    return cupy.empty(x.shape[1], x.dtype)
+    return cupy.empty(x.shape[1], np.float32)
 
 
 def grid(x):
@@ -73,12 +73,12 @@ def grid(x):
 
 
 def run(name, x, *arguments):
-    kernel('normalization', name)(grid(x), (CHANNELS, LANES), typed(arguments))
+    kernel('normalization', name, x.dtype)(grid(x), (CHANNELS, LANES), typed(arguments))
 
 
 def reduce(name, x, *arrays, after=()):
     tiles, shares = grid(x)
-    parts = cupy.empty((shares, x.shape[1], 2), x.dtype) if shares > 1 else None
+    parts = cupy.empty((shares, x.shape[1], 2), np.float32) if shares > 1 else None
     run(name, x, *arrays, parts, counters(x.device.id), *x.shape, *after)
 
 

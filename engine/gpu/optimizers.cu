@@ -1,11 +1,13 @@
 // One step of an optimizer for all parameters at once.
 //
-// A block does one chunk of one parameter.  `factors` are what varies from step to step.
+// A block does one chunk of one parameter.  `factors` are what varies from step to step; the first
+// is 1 over the loss scale.  Nothing is done where there has been an `overflow`.
 
 struct Tensor {
     float *w;
-    const float *g;
+    const void *g;          // of T where there is a copy, otherwise of float
     float *first, *second;  // states of the update rule
+    T *copy;                // of w, what the network computes with; may be null
     long long size;
     float decay;            // of the weights, added to the gradient
     float unused;
@@ -18,46 +20,74 @@ struct Chunk {
 const int CHUNK = 16384;
 
 #define FOR_EACH_ELEMENT                                                   \
-    const Tensor p = tensors[chunks[blockIdx.x].tensor];                   \
     long long begin = (long long)chunks[blockIdx.x].number * CHUNK;        \
     long long end = min(begin + CHUNK, p.size);                            \
     _Pragma("unroll 4")                                                    \
     for (long long i = begin + threadIdx.x; i < end; i += blockDim.x)
 
-// factors: alpha_t * eta, 1 - beta1, 1 - beta2, eps, eta * weight_decay_rate
-extern "C" __global__ void adam(const Tensor *tensors, const Chunk *chunks, const float *factors) {
-    float alpha = factors[0], rate1 = factors[1], rate2 = factors[2];
-    float eps = factors[3], decoupled = factors[4];
-    FOR_EACH_ELEMENT {
-        float w = p.w[i], g = p.g[i] + p.decay * w;
+#define FOR_EACH_WEIGHT                                                    \
+    if (overflow && *overflow)                                             \
+        return;                                                            \
+    const Tensor p = tensors[chunks[blockIdx.x].tensor];                   \
+    float unscale = factors[0];                                            \
+    FOR_EACH_ELEMENT
+
+__device__ float gradient(const Tensor &p, long long i) {
+    return p.copy ? float(((const T *)p.g)[i]) : ((const float *)p.g)[i];
+}
+
+__device__ void store(const Tensor &p, long long i, float w) {
+    p.w[i] = w;
+    if (p.copy)
+        p.copy[i] = w;
+}
+
+// Whether a gradient is not finite.
+extern "C" __global__ void find_overflow(
+        const Tensor *tensors, const Chunk *chunks, int *overflow) {
+    const Tensor p = tensors[chunks[blockIdx.x].tensor];
+    bool found = false;
+    FOR_EACH_ELEMENT
+        found |= !(fabsf(gradient(p, i)) <= 3.4028235e38f);
+    if (found)
+        *overflow = 1;
+}
+
+// factors: 1 / loss scale, alpha_t * eta, 1 - beta1, 1 - beta2, eps, eta * weight_decay_rate
+extern "C" __global__ void adam(
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+    float alpha = factors[1], rate1 = factors[2], rate2 = factors[3];
+    float eps = factors[4], decoupled = factors[5];
+    FOR_EACH_WEIGHT {
+        float w = p.w[i], g = gradient(p, i) * unscale + p.decay * w;
         float m = p.first[i], v = p.second[i];
         m += rate1 * (g - m);
         v += rate2 * (g * g - v);
         p.first[i] = m;
         p.second[i] = v;
-        p.w[i] = w - (alpha * m / (sqrtf(v) + eps) + decoupled * w);
+        store(p, i, w - (alpha * m / (sqrtf(v) + eps) + decoupled * w));
     }
 }
 
-// factors: lr, momentum
+// factors: 1 / loss scale, lr, momentum
 extern "C" __global__ void momentum_sgd(
-        const Tensor *tensors, const Chunk *chunks, const float *factors) {
-    float lr = factors[0], momentum = factors[1];
-    FOR_EACH_ELEMENT {
-        float w = p.w[i], g = p.g[i] + p.decay * w;
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+    float lr = factors[1], momentum = factors[2];
+    FOR_EACH_WEIGHT {
+        float w = p.w[i], g = gradient(p, i) * unscale + p.decay * w;
         float v = momentum * p.first[i] - lr * g;
         p.first[i] = v;
-        p.w[i] = w + v;
+        store(p, i, w + v);
     }
 }
 
 extern "C" __global__ void nesterov_ag(
-        const Tensor *tensors, const Chunk *chunks, const float *factors) {
-    float lr = factors[0], momentum = factors[1];
-    FOR_EACH_ELEMENT {
-        float w = p.w[i], g = p.g[i] + p.decay * w;
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+    float lr = factors[1], momentum = factors[2];
+    FOR_EACH_WEIGHT {
+        float w = p.w[i], g = gradient(p, i) * unscale + p.decay * w;
         float v = p.first[i], next = momentum * v - lr * g;
         p.first[i] = next;
-        p.w[i] = w - momentum * v + (1 + momentum) * next;
+        store(p, i, w - momentum * v + (1 + momentum) * next);
     }
 }

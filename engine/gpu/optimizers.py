@@ -1,31 +1,55 @@
 """One kernel for the update of many parameters."""
+import cupy
 import numpy as np
 
 from engine.gpu import values
 from engine.gpu.kernels import THREADS, kernel
 
-TENSOR = np.dtype([('w', 'u8'), ('g', 'u8'), ('first', 'u8'), ('second', 'u8'), ('size', 'i8'),
-                   ('decay', 'f4'), ('unused', 'f4')])
+TENSOR = np.dtype([('w', 'u8'), ('g', 'u8'), ('first', 'u8'), ('second', 'u8'), ('copy', 'u8'),
+                   ('size', 'i8'), ('decay', 'f4'), ('unused', 'f4')])
 CHUNK = 16384  # elements of a block; the same in optimizers.cu
 
 
-def update(name, tensors, factors):
+def update(name, tensors, factors, overflow=None):
     """Run a kernel of optimizers.cu.
 
     Args:
         name (str): Its name, which is that of the module of Chainer's rule.
-        tensors (list of tuple): For each parameter its weights, gradient and one or two states,
-            arrays that lie alike in memory without gaps, and its weight decay.
-        factors (callable): Gives the list of numbers that may differ in the next step.
+        tensors (list of tuple): For each parameter its weights, float32; a copy in float16 or None;
+            the gradient, of the dtype of the copy if there is one; a list of one or two states;
+            its weight decay.  The arrays lie alike in memory without gaps.
+        factors (callable): Gives the list of numbers that may differ in the next step; the first
+            is what gradients are multiplied by.
+        overflow (array): What :func:`overflow` gave: if that is true nothing is changed.
     """
-    table = np.zeros(len(tensors), TENSOR)
+    rows = [(w, g, *(states + [None])[:2], copy, decay)
+            for w, copy, g, states, decay in tensors]
+    read = values.varying(lambda: np.array(factors(), np.float32))
+    launch(name, rows, read, np.intp(0) if overflow is None else overflow)
+
+
+def overflow(gradients):
+    """Whether one of these arrays, float32 or float16, has an element that is not finite.
+
+    Returns:
+        cupy.ndarray: 0 or 1, of shape ().
+    """
+    found = cupy.zeros((), np.int32)
+    rows = [(None, g, None, None, g if g.dtype.char == 'e' else None, 0) for g in gradients]
+    launch('find_overflow', rows, found)
+    return found
+
+
+def launch(name, rows, *arguments):
+    table = np.zeros(len(rows), TENSOR)
     chunks = []
-    for i, (*arrays, decay) in enumerate(tensors):
-        pointers = [array.data.ptr for array in arrays]
-        pointers += [0] * (4 - len(pointers))
-        table[i] = (*pointers, arrays[0].size, decay, 0)
-        chunks += [(i, number) for number in range(-(-arrays[0].size // CHUNK))]
+    half = any(copy is not None for *_, copy, _ in rows)
+    for i, (*arrays, decay) in enumerate(rows):
+        pointers = [0 if array is None else array.data.ptr for array in arrays]
+        size = arrays[1].size
+        table[i] = (*pointers, size, decay, 0)
+        chunks += [(i, number) for number in range(-(-size // CHUNK))]
     table = values.constant(table.view(np.uint8))
     chunks = values.constant(np.array(chunks, np.int32))
-    read = values.varying(lambda: np.array(factors(), np.float32))
-    kernel('optimizers', name)((len(chunks),), (THREADS,), (table, chunks, read))
+    kernel('optimizers', name, np.dtype('e' if half else 'f'))(
+        (len(chunks),), (THREADS,), (table, chunks, *arguments))

@@ -12,7 +12,7 @@ import cupy
 import numpy as np
 
 IMAGE, FILTER, OUTPUT = 1, 2, 3  # how a plan knows its arrays, or their gradients
-FLOAT = cudnn.data_type.FLOAT
+DTYPES = {'f': cudnn.data_type.FLOAT, 'e': cudnn.data_type.HALF}  # sums are always float32
 HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
 
 
@@ -20,7 +20,7 @@ def run(kind, x, W, y, stride, pad):
     """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W."""
     device = x.device.id
     graph, workspace_size = plan(
-        device, kind, x.shape, W.shape, y.shape, stride, pad,
+        device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
         bool(chainer.config.cudnn_deterministic), chainer.config.use_cudnn_tensor_core == 'never')
     handle = handles(device)
     cudnn.set_stream(handle=handle, stream=cupy.cuda.get_current_stream().ptr)
@@ -29,25 +29,27 @@ def run(kind, x, W, y, stride, pad):
 
 
 @functools.lru_cache(None)
-def plan(device, kind, x, w, y, stride, pad, deterministic, strict):
+def plan(device, kind, dtype, x, w, y, stride, pad, deterministic, strict):
     """The graph and the bytes of workspace that it needs.
 
     Args:
         deterministic (bool): The same bits every time.
-        strict (bool): Products in float32; without it TF32, which keeps 10 bits of mantissa.
+        strict (bool): Products of float32 in float32; without it in TF32, which keeps 10 bits of
+            mantissa.
     """
     with cupy.cuda.Device(device):
-        graph = describe(kind, x, w, y, stride, pad, handle=handles(device))
-        return build(graph, deterministic, strict)
+        graph = describe(kind, dtype, x, w, y, stride, pad, handle=handles(device))
+        return build(graph, deterministic, strict and dtype == 'f')
 
 
-def describe(kind, x, w, y, stride, pad, **where):
+def describe(kind, dtype, x, w, y, stride, pad, **where):
     """The operation as a graph, for a handle or for a described device."""
-    graph = cudnn.pygraph(io_data_type=FLOAT, intermediate_data_type=FLOAT,
-                          compute_data_type=FLOAT, **where)
+    float32, dtype = DTYPES['f'], DTYPES[dtype]
+    graph = cudnn.pygraph(io_data_type=dtype, intermediate_data_type=float32,
+                          compute_data_type=float32, **where)
 
     def given(uid, shape):
-        tensor = graph.tensor(**as_nchw(shape), data_type=FLOAT)
+        tensor = graph.tensor(**as_nchw(shape), data_type=dtype)
         tensor.set_uid(uid)
         return tensor
 
@@ -61,7 +63,7 @@ def describe(kind, x, w, y, stride, pad, **where):
     uid, shape = {
         'fprop': (OUTPUT, y), 'dgrad': (IMAGE, x), 'wgrad': (FILTER, w)}[kind]
     layout = as_nchw(shape)
-    result.set_output(True).set_data_type(FLOAT).set_dim(layout['dim']).set_stride(
+    result.set_output(True).set_data_type(dtype).set_dim(layout['dim']).set_stride(
         layout['stride']).set_uid(uid)
     return graph
 

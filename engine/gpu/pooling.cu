@@ -2,7 +2,7 @@
 
 // `places` says which place of its window each maximum is, counted in rows; the first counts.
 extern "C" __global__ void maximum(
-        const float *x, float *y, int *places, int n, int h, int w, int channels, int out_h,
+        const T *x, T *y, int *places, int n, int h, int w, int channels, int out_h,
         int out_w, int kh, int kw, int stride_y, int stride_x) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)n * out_h * out_w * channels)
@@ -26,7 +26,7 @@ extern "C" __global__ void maximum(
 
 // Each element of gx gathers from the windows that it lies in.
 extern "C" __global__ void maximum_gradient(
-        const float *gy, const int *places, float *gx, int n, int h, int w, int channels, int out_h,
+        const T *gy, const int *places, T *gx, int n, int h, int w, int channels, int out_h,
         int out_w, int kh, int kw, int stride_y, int stride_x) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)n * h * w * channels)
@@ -46,11 +46,11 @@ extern "C" __global__ void maximum_gradient(
 }
 
 // Mean over all pixels: y is (N, C).
-extern "C" __global__ void average(const float *x, float *y, int n, int pixels, int channels) {
+extern "C" __global__ void average(const T *x, T *y, int n, int pixels, int channels) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n * channels)
         return;
-    const float *first = x + (long long)(i / channels) * pixels * channels + i % channels;
+    const T *first = x + (long long)(i / channels) * pixels * channels + i % channels;
     float sum = 0;
     for (int pixel = 0; pixel < pixels; ++pixel)
         sum += first[(long long)pixel * channels];
@@ -58,9 +58,9 @@ extern "C" __global__ void average(const float *x, float *y, int n, int pixels, 
 }
 
 extern "C" __global__ void average_gradient(
-        const float *gy, float *gx, int n, int pixels, int channels) {
+        const T *gy, T *gx, int n, int pixels, int channels) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)n * pixels * channels)
         return;
-    gx[i] = gy[i / channels / pixels * channels + i % channels] / pixels;
+    gx[i] = float(gy[i / channels / pixels * channels + i % channels]) / pixels;
 }

@@ -24,6 +24,8 @@ class Recording:
 
     Attributes:
         factors (dict): Numbers that stand, in what is recorded, for an element of an array.
+        overflow (array): Not 0 where a step has found gradients that are not finite, and so has
+            changed no weights; None where it does not look.
     """
 
     def __init__(self, capacity):
@@ -32,6 +34,7 @@ class Recording:
         self.used = 0
         self.functions = []
         self.factors = {}
+        self.overflow = None
 
     @contextlib.contextmanager
     def __call__(self):

@@ -12,6 +12,8 @@
 #include <ucontext.h>
 #include <vector>
 
+#include "cuda_fp16.h"
+
 #define __global__
 #define __device__ inline
 #define __forceinline__
@@ -40,6 +42,15 @@ inline int atomicAdd(int *address, int value) {
     *address += value;
     return before;
 }
+
+// What float16 is in CuPy's elementwise kernels.
+struct Half {
+    __half value;
+    Half() = default;
+    Half(float number) : value(__float2half_rn(number)) {}
+    operator float() const { return __half2float(value); }
+    Half &operator+=(float number) { return *this = *this + number; }
+};
 
 struct Fiber {
     ucontext_t context;

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.simulated_gpu import runtime
 
-data_type = enum.Enum('data_type', 'FLOAT')
+data_type = enum.Enum('data_type', 'FLOAT HALF')
 heur_mode = enum.Enum('heur_mode', 'A B FALLBACK')
 numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
                            'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
@@ -45,13 +45,17 @@ class Tensor:
     def view(self, pointer):
         """The array at an address."""
         size = sum((d - 1) * s for d, s in zip(self.dim, self.stride)) + 1
-        flat = np.ctypeslib.as_array((ctypes.c_float * size).from_address(pointer))
-        return np.lib.stride_tricks.as_strided(flat, self.dim, [4 * s for s in self.stride])
+        dtype = np.dtype({'FLOAT': 'f', 'HALF': 'e'}[self.data_type.name])
+        flat = np.frombuffer((ctypes.c_char * (size * dtype.itemsize)).from_address(pointer), dtype)
+        return np.lib.stride_tricks.as_strided(
+            flat, self.dim, [dtype.itemsize * s for s in self.stride])
 
 
 class pygraph:
 
     def __init__(self, io_data_type, intermediate_data_type, compute_data_type, handle):
+        assert intermediate_data_type == compute_data_type == data_type.FLOAT
+        self.io_data_type = io_data_type
         self.tensors = []
         self.stages = ['validate', 'build_operation_graph', 'create_execution_plans',
                        'check_support', 'build_plans']
@@ -84,7 +88,8 @@ class pygraph:
     def validate(self):
         self.stage('validate')
         for tensor in self.tensors:
-            assert tensor.dim and tensor.stride and tensor.uid and tensor.data_type
+            assert tensor.dim and tensor.stride and tensor.uid
+            assert tensor.data_type == self.io_data_type
             assert len(tensor.dim) == len(tensor.stride) == 4
         assert [t for t in self.tensors if t.is_output] == [self.result]
         (n, c, h, w), (out, c_, kh, kw), (n_, out_, oh, ow) = (
@@ -115,8 +120,15 @@ class pygraph:
     def _execute(self, pointers, workspace, handle):
         assert set(pointers) == {tensor.uid for tensor in self.tensors} and workspace
         assert streams[handle] == runtime.get_current_stream().ptr
-        x, W, y = (t.view(pointers[t.uid]) for t in (self.image, self.filter, self.output))
-        runtime.do('cudnn', self.kind, lambda: getattr(self, self.kind)(x, W, y))
+        tensors = [self.image, self.filter, self.output]
+        arrays = [t.view(pointers[t.uid]) for t in tensors]
+
+        def compute():
+            x, W, y = (a.astype(np.float32) for a in arrays)
+            with np.errstate(over='ignore', invalid='ignore'):
+                getattr(self, self.kind)(x, W, y)
+                arrays[tensors.index(self.result)][...] = (x, W, y)[tensors.index(self.result)]
+        runtime.do('cudnn', self.kind, compute)
 
     def padded(self, x):
         (ph, pw) = self.padding

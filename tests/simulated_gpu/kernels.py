@@ -12,19 +12,23 @@ from tests.simulated_gpu import runtime
 from tests.simulated_gpu.arrays import allocate, ndarray, raw
 from tests.simulated_gpu.runtime import do
 
-HEADER = os.path.join(os.path.dirname(__file__), 'cuda_on_host.h')
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+HEADERS = [os.path.join(FOLDER, name) for name in ('cuda_on_host.h', 'cuda_fp16.h')]
 C_TYPES = {'int': 'i', 'float': 'f', 'double': 'd', 'long long': 'q', 'unsigned int': 'I',
            'unsigned char': 'B', 'size_t': 'Q', 'bool': '?'}
 NAMES = {'bool': 'bool', 'int8': 'signed char', 'uint8': 'unsigned char', 'int32': 'int',
          'int64': 'long long', 'uint64': 'unsigned long long', 'float32': 'float',
-         'float64': 'double', 'uint32': 'unsigned int', 'float16': '_Float16'}
+         'float64': 'double', 'uint32': 'unsigned int', 'float16': 'Half'}
 loaded = set()  # CUDA loads a kernel at its first launch
 
 
 def compiled(code):
     """The shared library of a source, which is kept for other processes."""
-    with open(HEADER) as file:
-        key = hashlib.sha256((file.read() + code).encode()).hexdigest()
+    headers = ''
+    for path in HEADERS:
+        with open(path) as file:
+            headers += file.read()
+    key = hashlib.sha256((headers + code).encode()).hexdigest()
     folder = os.path.join(tempfile.gettempdir(), f'simulated_gpu-{os.getuid()}')
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, key + '.so')
@@ -32,10 +36,11 @@ def compiled(code):
         with tempfile.TemporaryDirectory(dir=folder) as work:
             source = os.path.join(work, 'kernel.cpp')
             with open(source, 'w') as file:
-                file.write(f'#include "{HEADER}"\n{code}')
+                file.write(f'#include "{HEADERS[0]}"\n{code}')
             subprocess.run(
                 ['g++', '-O2', '-shared', '-fPIC', '-std=c++17', '-ffp-contract=off', '-w',
-                 '-U_FORTIFY_SOURCE', source, '-o', os.path.join(work, 'kernel.so')], check=True)
+                 '-U_FORTIFY_SOURCE', f'-I{FOLDER}', source, '-o',
+                 os.path.join(work, 'kernel.so')], check=True)
             os.replace(os.path.join(work, 'kernel.so'), path)
     return ctypes.CDLL(path)
 

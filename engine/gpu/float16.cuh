@@ -1,0 +1,10 @@
+// Numbers of 16 bits in memory; whatever is computed with them is computed in float32.
+#include <cuda_fp16.h>
+
+struct float16 {
+    __half value;
+
+    float16() = default;
+    __device__ float16(float number) : value(__float2half_rn(number)) {}
+    __device__ operator float() const { return __half2float(value); }
+};

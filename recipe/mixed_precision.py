@@ -1,0 +1,45 @@
+"""What training in mixed16 needs beside what Chainer does."""
+import chainer
+import numpy as np
+from chainer import training
+
+
+class MixedPrecision(training.Extension):
+    """Keeps with each snapshot what Chainer leaves out, and adds up what is logged in float32.
+
+    A snapshot of Chainer's holds the weights in float16 and not the float32 ones that are trained,
+    nor the loss scale; a mean over an epoch of float16 losses would be a sum in float16.
+
+    Args:
+        optimizer (chainer.GradientMethod): Set up, with updates in float32 and dynamic loss
+            scaling.
+    """
+
+    priority = training.PRIORITY_WRITER
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def __call__(self, trainer):
+        for name, value in trainer.observation.items():
+            value = getattr(value, 'array', value)
+            if getattr(value, 'dtype', None) == np.float16:
+                trainer.observation[name] = value.astype(np.float32)
+
+    def serialize(self, serializer):
+        optimizer = self.optimizer
+        optimizer._loss_scale = serializer('loss_scale', optimizer._loss_scale)
+        optimizer._loss_scaling_isnan_ever = serializer(
+            'has_overflowed', optimizer._loss_scaling_isnan_ever)
+        for name, parameter in optimizer.target.namedparams():
+            if parameter.dtype == np.float16:
+                serializer(name, float32_weights(parameter))
+
+
+def float32_weights(parameter):
+    """Those that the update rule of a parameter trains; of the parameter, before there are any."""
+    rule = parameter.update_rule
+    if rule._fp32_param is None:
+        rule._fp32_param = chainer.Parameter(
+            parameter.array.astype(np.float32), name=parameter.name)
+    return rule._fp32_param.array
