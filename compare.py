@@ -26,7 +26,8 @@ import scipy.stats
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 # What may differ within a group: the mixup, the seed, what computed a run and where its files lie.
 NOT_COUNTED = {
-    'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'snapshot_every'}
+    'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'autotune',
+    'snapshot_every'}
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
 NOTES = """\
 Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.

@@ -16,7 +16,8 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
 
 With ``tf32`` products round their operands to TF32 in all of them (CuPy's own by CUPY_TF32=1).
 With ``fp16`` PyTorch has autocast and a GradScaler, Chainer mixed16, updates in float32 and dynamic
-loss scaling.  PyTorch's Adam is the fused one, and cuDNN measures its algorithms (``benchmark``).
+loss scaling.  PyTorch's Adam is the fused one.  The algorithms of cuDNN are measured for all of them
+(``cudnn.benchmark``, ``autotune``).
 """
 import json
 import math
@@ -140,6 +141,7 @@ class Chainer(Contestant):
         self.device = devices.use(self.device_name, devices.Cupy)
         device = chainer.get_device(f'@cupy:{self.device_name}' if self.on_gpu else '@numpy')
         device.use()
+        chainer.global_config.autotune = True
         if self.half:
             chainer.global_config.dtype = chainer.mixed16
         np.random.seed(0)

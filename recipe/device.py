@@ -48,6 +48,7 @@ def use_device(args):
     on_gpu = device.xp is not np
     choose_dtype(args, on_gpu)
     choose_engine(args, on_gpu)
+    choose_algorithms(args, on_gpu)
     if args.graph == 'on':
         advice = ', graph on'
     elif on_gpu and args.engine == 'stock':
@@ -74,6 +75,14 @@ def choose_engine(args, on_gpu):
         args.graph = 'on' if can_record else 'off'
     if args.graph == 'on' and not can_record:
         raise Invalid('--graph: given on, valid: off or auto, but with --engine fast on a GPU')
+
+
+def choose_algorithms(args, on_gpu):
+    """Of cuDNN: such as give the same bits in each run, or the fastest."""
+    if args.autotune and not (on_gpu and args.engine == 'fast'):
+        raise Invalid('--autotune: valid with --engine fast on a GPU')
+    chainer.global_config.autotune = args.autotune
+    chainer.global_config.cudnn_deterministic = not args.autotune
 
 
 def find_cudnn():

@@ -164,6 +164,10 @@ def parse_args(description, method, architectures, argv=None):
         '--graph', choices=('on', 'off', 'auto'), default='auto',
         help='whether the steps of training are recorded as CUDA graphs and replayed; auto: '
              'wherever the fast engine runs on a GPU (default: %(default)s)')
+    training.add_argument(
+        '--autotune', action='store_true',
+        help='measure the algorithms of cuDNN and take the fastest: runs then differ by rounding '
+             '(default: those that give the same bits each time)')
 
     run = parser.add_argument_group('run')
     run.add_argument(

@@ -16,7 +16,7 @@ from recipe.errors import Invalid
 
 # Options that may change when a run is resumed: none of them alters what it computes, but for
 # the rounding.
-FREE = 'device', 'engine', 'graph', 'out', 'snapshot_every'
+FREE = 'autotune', 'device', 'engine', 'graph', 'out', 'snapshot_every'
 
 FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.png'
 

@@ -31,11 +31,13 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture(autouse=True)
 def stock_chainer():
-    """A test leaves Chainer as it found it, whichever engine and dtype it used."""
-    dtype = chainer.global_config.dtype
+    """A test leaves Chainer as it found it, whatever a script has chosen."""
+    before = {name: getattr(chainer.global_config, name)
+              for name in ('autotune', 'cudnn_deterministic', 'dtype')}
     yield
     engine.switch(False)
-    chainer.global_config.dtype = dtype
+    for name, value in before.items():
+        setattr(chainer.global_config, name, value)
 
 
 @pytest.fixture(scope='session')

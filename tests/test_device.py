@@ -61,9 +61,9 @@ def machine(monkeypatch):
 CUDNN = types.SimpleNamespace(backend_version=lambda: 92800)
 
 
-def use(name, engine='auto', graph='auto', dtype='float32'):
+def use(name, engine='auto', graph='auto', dtype='float32', autotune=False):
     return device.use_device(types.SimpleNamespace(
-        device=name, engine=engine, graph=graph, dtype=dtype))
+        device=name, engine=engine, graph=graph, dtype=dtype, autotune=autotune))
 
 
 @pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
@@ -102,6 +102,20 @@ def test_mixed16_is_chainers_dtype_from_then_on(machine, capsys):
     assert capsys.readouterr().out.endswith(', mixed16, engine fast, graph on\n')
     use('0')
     assert chainer.config.dtype == np.float32
+
+
+def test_numbers_repeat_unless_the_fastest_algorithms_are_wanted(machine):
+    machine(True, True, cupy(), CUDNN)
+    for autotune in False, True, False:
+        use('0', 'fast', autotune=autotune)
+        assert chainer.config.autotune == autotune != chainer.config.cudnn_deterministic
+
+
+@pytest.mark.parametrize('name, engine', [('cpu', 'fast'), ('0', 'stock'), ('0', 'auto')])
+def test_only_the_fast_engine_on_a_gpu_has_algorithms_to_measure(machine, name, engine):
+    machine(True, True, cupy(), CUDNN)
+    with pytest.raises(Invalid, match='--autotune: valid with --engine fast on a GPU'):
+        use(name, engine, autotune=True)
 
 
 def test_mixed16_needs_a_gpu(machine):

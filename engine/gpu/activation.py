@@ -5,7 +5,7 @@ from engine.gpu import values
 from engine.gpu.kernels import launch
 from engine.layout import has_known_layout, lies_as
 
-EACH = 4  # elements of a thread; the same in activation.cu
+BYTES = 16  # of an array that a thread does; the same in activation.cu
 
 
 def relu(x):
@@ -33,6 +33,6 @@ def elementwise(name, *arrays, after=()):
     if not has_known_layout(first) or not all(lies_as(first, a) for a in arrays):
         return None
     result = cupy.empty_like(first)
-    launch('activation', name, first.dtype, -(-first.size // EACH), *arrays, result, *after,
+    launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, result, *after,
            first.size)
     return result

@@ -7,10 +7,10 @@
 // parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
 // have; it is zero before and after.
 //
-// What is written to a whole matrix is __restrict__, nothing that is read: so a thread may load
-// several rows before it stores one.
+// A thread loads several rows before it stores one, for memory takes its time.
 
 const int LANES = 16;
+const int ROWS = 16 / sizeof(T);  // that a thread loads at once
 
 struct Sums {
     float first, second;
@@ -61,11 +61,16 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
 }
 
 __device__ int my_channel() { return blockIdx.x * 32 + threadIdx.x; }
-__device__ int first_row() { return blockIdx.y * LANES + threadIdx.y; }
-__device__ int row_step() { return gridDim.y * LANES; }
-__device__ long long at(int row, int channels, int channel) {
-    return (long long)row * channels + channel;
-}
+
+// My rows, ROWS at a time: `k` of them is `i` in the matrix.
+#define MY_ROWS                                                                    \
+    const int step = gridDim.y * LANES;                                            \
+    for (int first = blockIdx.y * LANES + threadIdx.y; first < rows; first += ROWS * step)
+#define EACH_ROW                                                                   \
+    _Pragma("unroll")                                                              \
+    for (int k = 0; k < ROWS; ++k)                                                 \
+        if (long long i = (long long)(first + k * step) * channels + c;            \
+            first + k * step < rows)
 
 // Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
 extern "C" __global__ void statistics(
@@ -76,11 +81,15 @@ extern "C" __global__ void statistics(
     float near = c < channels ? float(x[c]) : 0;
     Sums sums = {0, 0};
     if (c < channels) {
-        #pragma unroll 4
-        for (int row = first_row(); row < rows; row += row_step()) {
-            float deviation = x[at(row, channels, c)] - near;
-            sums.first += deviation;
-            sums.second += deviation * deviation;
+        MY_ROWS {
+            float values[ROWS];
+            EACH_ROW
+                values[k] = x[i];
+            EACH_ROW {
+                float deviation = values[k] - near;
+                sums.first += deviation;
+                sums.second += deviation * deviation;
+            }
         }
     }
     if (!over_blocks(&sums, parts, finished, c, channels) || c >= channels)
@@ -99,25 +108,25 @@ extern "C" __global__ void statistics(
 // gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
 extern "C" __global__ void normalize(
         const T *x, const float *mean, const float *inv_std, const float *gamma,
-        const float *beta, const T *residual, T *__restrict__ y, int rows,
+        const float *beta, const T *residual, T *y, int rows,
         int channels, int relu) {
     int c = my_channel();
     if (c >= channels)
         return;
     float m = mean[c], scale = gamma[c] * inv_std[c], b = beta[c];
-    #pragma unroll 4
-    for (int row = first_row(); row < rows; row += row_step()) {
-        long long i = at(row, channels, c);
-        float value = (x[i] - m) * scale + b;
-        if (residual)
-            value += residual[i];
-        y[i] = relu && value < 0 ? 0 : value;  // NaN stays NaN
+    MY_ROWS {
+        float values[ROWS];
+        EACH_ROW
+            values[k] = (x[i] - m) * scale + b + (residual ? float(residual[i]) : 0);
+        EACH_ROW
+            y[i] = relu && values[k] < 0 ? 0 : values[k];  // NaN stays NaN
     }
 }
 
 // The gradient before ReLU: gy where y > 0; gy itself without y.
 __device__ float before_relu(const T *gy, const T *y, long long i) {
-    return y && !(y[i] > 0) ? 0 : float(gy[i]);
+    float gradient = gy[i];  // whatever y is: neither has to wait for the other
+    return y && !(y[i] > 0) ? 0 : gradient;
 }
 
 // Gradients of gamma and beta.
@@ -128,12 +137,16 @@ extern "C" __global__ void parameter_gradients(
     Sums sums = {0, 0};
     if (c < channels) {
         float m = mean[c];
-        #pragma unroll 4
-        for (int row = first_row(); row < rows; row += row_step()) {
-            long long i = at(row, channels, c);
-            float g = before_relu(gy, y, i);
-            sums.first += g * (x[i] - m);
-            sums.second += g;
+        MY_ROWS {
+            float values[ROWS], gradients[ROWS];
+            EACH_ROW {
+                values[k] = x[i];
+                gradients[k] = before_relu(gy, y, i);
+            }
+            EACH_ROW {
+                sums.first += gradients[k] * (values[k] - m);
+                sums.second += gradients[k];
+            }
         }
     }
     if (!over_blocks(&sums, parts, finished, c, channels) || c >= channels)
@@ -145,20 +158,24 @@ extern "C" __global__ void parameter_gradients(
 // Gradient of x, and that of the residual if it is asked for.
 extern "C" __global__ void input_gradient(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
-        const float *gamma, const float *ggamma, const float *gbeta, T *__restrict__ gx,
-        T *__restrict__ gresidual, int rows, int channels) {
+        const float *gamma, const float *ggamma, const float *gbeta, T *gx,
+        T *gresidual, int rows, int channels) {
     int c = my_channel();
     if (c >= channels)
         return;
     float m = mean[c], scale = gamma[c] * inv_std[c];
     float slope = inv_std[c] * ggamma[c] / rows, offset = gbeta[c] / rows;
-    #pragma unroll 4
-    for (int row = first_row(); row < rows; row += row_step()) {
-        long long i = at(row, channels, c);
-        float g = before_relu(gy, y, i);
-        gx[i] = scale * (g - (x[i] - m) * slope - offset);
-        if (gresidual)
-            gresidual[i] = g;
+    MY_ROWS {
+        float values[ROWS], gradients[ROWS];
+        EACH_ROW {
+            values[k] = x[i];
+            gradients[k] = before_relu(gy, y, i);
+        }
+        EACH_ROW {
+            gx[i] = scale * (gradients[k] - (values[k] - m) * slope - offset);
+            if (gresidual)
+                gresidual[i] = gradients[k];
+        }
     }
 }
 
@@ -168,9 +185,13 @@ extern "C" __global__ void channel_sums(
     int c = my_channel();
     Sums sums = {0, 0};
     if (c < channels) {
-        #pragma unroll 4
-        for (int row = first_row(); row < rows; row += row_step())
-            sums.first += x[at(row, channels, c)];
+        MY_ROWS {
+            float values[ROWS];
+            EACH_ROW
+                values[k] = x[i];
+            EACH_ROW
+                sums.first += values[k];
+        }
     }
     if (over_blocks(&sums, parts, finished, c, channels) && c < channels)
         sum[c] = sums.first;

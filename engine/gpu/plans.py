@@ -1,10 +1,10 @@
 """Convolutions by cuDNN 9, through the graph interface of nvidia-cudnn-frontend.
 
-A plan is what cuDNN makes of one operation on given shapes; its heuristics choose the algorithm.
-Plans are made once and kept.  Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C)
+A plan is one way in which cuDNN can do an operation on given shapes.  Plans are made once and kept.  Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C)
 ones, which cuDNN is told as (N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
 """
 import functools
+import itertools
 
 import chainer
 import cudnn
@@ -14,32 +14,92 @@ import numpy as np
 IMAGE, FILTER, OUTPUT = 1, 2, 3  # how a plan knows its arrays, or their gradients
 DTYPES = {'f': cudnn.data_type.FLOAT, 'e': cudnn.data_type.HALF}  # sums are always float32
 HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
+CANDIDATES = 10  # of which the fastest is found, if it is looked for
+LARGEST_WORKSPACE = 2 ** 30  # bytes
 
 
 def run(kind, x, W, y, stride, pad):
-    """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W."""
-    device = x.device.id
-    graph, workspace_size = plan(
-        device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
-        bool(chainer.config.cudnn_deterministic), chainer.config.use_cudnn_tensor_core == 'never')
-    handle = handles(device)
-    cudnn.set_stream(handle=handle, stream=cupy.cuda.get_current_stream().ptr)
-    graph._execute({IMAGE: x.data.ptr, FILTER: W.data.ptr, OUTPUT: y.data.ptr},
-                   workspace(device, workspace_size).data.ptr, handle)
+    """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W.
+
+    By ``chainer.config.autotune`` with the algorithm that takes the least time on the first arrays
+    of these shapes, otherwise with the one of which cuDNN expects it.
+    """
+    config, device = chainer.config, x.device.id
+    plans = plans_of(device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
+                     bool(config.cudnn_deterministic), config.use_cudnn_tensor_core == 'never')
+    arrays = {IMAGE: x.data.ptr, FILTER: W.data.ptr, OUTPUT: y.data.ptr}
+    cudnn.set_stream(handle=handles(device), stream=cupy.cuda.get_current_stream().ptr)
+    plans.execute(plans.fastest(arrays) if config.autotune else plans.first, arrays)
 
 
 @functools.lru_cache(None)
-def plan(device, kind, dtype, x, w, y, stride, pad, deterministic, strict):
-    """The graph and the bytes of workspace that it needs.
+def plans_of(device, kind, dtype, x, w, y, stride, pad, deterministic, strict):
+    """The plans of one operation on arrays of these shapes; see :class:`Plans`."""
+    with cupy.cuda.Device(device):
+        graph = describe(kind, dtype, x, w, y, stride, pad, handle=handles(device))
+        return Plans(graph, deterministic, strict and dtype == 'f', device)
+
+
+class Plans:
+    """What cuDNN can do for one operation: a plan is its number and the bytes that it needs.
 
     Args:
+        graph (cudnn.pygraph): The operation.
         deterministic (bool): The same bits every time.
         strict (bool): Products of float32 in float32; without it in TF32, which keeps 10 bits of
             mantissa.
+        device (int): The GPU; None for a described one, on which nothing is run.
     """
-    with cupy.cuda.Device(device):
-        graph = describe(kind, dtype, x, w, y, stride, pad, handle=handles(device))
-        return build(graph, deterministic, strict and dtype == 'f')
+
+    def __init__(self, graph, deterministic, strict, device=None):
+        self.graph, self.device, self.measured = graph, device, None
+        graph.validate()
+        graph.build_operation_graph()
+        graph.create_execution_plans(HEURISTICS)
+        notes = cudnn.numerical_note
+        unwanted = [notes.NONDETERMINISTIC] * deterministic
+        if strict:
+            unwanted += [notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS,
+                         notes.REDUCED_PRECISION_REDUCTION]
+        if unwanted:
+            graph.deselect_numeric_notes(unwanted)
+        graph.deselect_workspace_greater_than(LARGEST_WORKSPACE)
+        graph.check_support()
+
+    def built(self):
+        """All of them, best first as cuDNN expects it."""
+        for number in range(self.graph.get_execution_plan_count()):
+            try:
+                self.graph.build_plan_at_index(number)
+            except cudnn.cudnnGraphNotSupportedError:  # or not wanted
+                continue
+            yield number, self.graph.get_workspace_size_plan_at_index(number)
+
+    @functools.cached_property
+    def first(self):
+        return next(self.built())
+
+    def fastest(self, arrays):
+        """Of the first :data:`CANDIDATES`; ``arrays`` are the pointers to compute on."""
+        if self.measured is None:
+            self.measured = min(itertools.islice(self.built(), CANDIDATES),
+                                key=lambda plan: self.time(plan, arrays))
+        return self.measured
+
+    def time(self, plan, arrays):
+        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
+        self.execute(plan, arrays)
+        start.record()
+        for _ in range(3):
+            self.execute(plan, arrays)
+        stop.record()
+        stop.synchronize()
+        return cupy.cuda.get_elapsed_time(start, stop)
+
+    def execute(self, plan, arrays):
+        number, size = plan
+        self.graph._execute_plan_at_index(
+            arrays, workspace(self.device, size).data.ptr, number, handles(self.device))
 
 
 def describe(kind, dtype, x, w, y, stride, pad, **where):
@@ -71,22 +131,6 @@ def describe(kind, dtype, x, w, y, stride, pad, **where):
 def as_nchw(shape):
     n, h, w, c = shape
     return {'dim': [n, c, h, w], 'stride': [h * w * c, 1, w * c, c]}
-
-
-def build(graph, deterministic, strict):
-    graph.validate()
-    graph.build_operation_graph()
-    graph.create_execution_plans(HEURISTICS)
-    notes = cudnn.numerical_note
-    unwanted = [notes.NONDETERMINISTIC] * deterministic
-    if strict:
-        unwanted += [notes.TENSOR_CORE, notes.DOWN_CONVERT_INPUTS,
-                     notes.REDUCED_PRECISION_REDUCTION]
-    if unwanted:
-        graph.deselect_numeric_notes(unwanted)
-    graph.check_support()
-    graph.build_plans()
-    return graph, graph.get_workspace_size()
 
 
 @functools.lru_cache(None)

@@ -59,7 +59,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
-            forbid_capture('h2d', 'setitem')
+            raise ValueError('non-scalar numpy.ndarray cannot be used for fill')
         key, value = raw(key), raw(value)
         do('copy', 'setitem', lambda: self.host.__setitem__(key, value))
 

@@ -12,6 +12,11 @@ numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
                            'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
 WORKSPACE = 64  # bytes
 streams = {}  # of each handle
+PLANS = []  # kind and number of all that have been executed
+
+
+class cudnnGraphNotSupportedError(RuntimeError):
+    pass
 
 
 def backend_version():
@@ -58,7 +63,8 @@ class pygraph:
         self.io_data_type = io_data_type
         self.tensors = []
         self.stages = ['validate', 'build_operation_graph', 'create_execution_plans',
-                       'check_support', 'build_plans']
+                       'check_support']
+        self.built = set()
 
     def tensor(self, **properties):
         self.tensors.append(Tensor(**properties))
@@ -110,16 +116,27 @@ class pygraph:
     def check_support(self):
         self.stage('check_support')
 
-    def build_plans(self):
-        self.stage('build_plans')
+    def deselect_workspace_greater_than(self, size):
+        assert self.stages[0] == 'check_support' and size > WORKSPACE
 
-    def get_workspace_size(self):
-        assert not self.stages
-        return WORKSPACE
+    def get_execution_plan_count(self):
+        return 3
 
-    def _execute(self, pointers, workspace, handle):
-        assert set(pointers) == {tensor.uid for tensor in self.tensors} and workspace
+    def build_plan_at_index(self, number):
+        """The first one is not supported."""
+        assert not self.stages and 0 <= number < 3
+        if number == 0:
+            raise cudnnGraphNotSupportedError
+        self.built.add(number)
+
+    def get_workspace_size_plan_at_index(self, number):
+        return WORKSPACE if number in self.built else 0
+
+    def _execute_plan_at_index(self, pointers, workspace, number, handle):
+        assert number in self.built and workspace
+        assert set(pointers) == {tensor.uid for tensor in self.tensors}
         assert streams[handle] == runtime.get_current_stream().ptr
+        PLANS.append((self.kind, number))
         tensors = [self.image, self.filter, self.output]
         arrays = [t.view(pointers[t.uid]) for t in tensors]
 
