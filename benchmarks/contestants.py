@@ -16,7 +16,7 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
 
 With ``tf32`` products round their operands to TF32 in all of them (CuPy's own by CUPY_TF32=1).
 With ``fp16`` PyTorch has autocast and a GradScaler, Chainer mixed16, updates in float32 and dynamic
-loss scaling.  PyTorch's Adam is the fused one.  The algorithms of cuDNN are measured for all of them
+loss scaling.  PyTorch's Adam is the fused one.  cuDNN's algorithms are measured in all of them
 (``cudnn.benchmark``, ``autotune``).
 """
 import json

@@ -24,7 +24,7 @@ from chainer import optimizer as chainer_optimizer
 from chainer import training
 from chainer.backends import cuda
 
-from engine.multi_tensor import covers, judge
+from engine.multi_tensor import covers, judge, trained
 from engine.seam import replaces
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
@@ -243,8 +243,7 @@ class Graph:
 
 
 def rules(optimizer):
-    return [p.update_rule for p in optimizer.target.params()
-            if p.update_rule is not None and p.update_rule.enabled]
+    return [p.update_rule for p in trained(optimizer)]
 
 
 def counts(optimizer):

@@ -50,10 +50,14 @@ def update(stock, method, *args, **kwargs):
 
 def covers(method):
     """Whether one kernel can do what an optimizer, its rules and their hooks do."""
-    rules = [(p.update_rule, p.array) for p in method.target.params()
-             if p.update_rule is not None and p.update_rule.enabled]
     return only_decays(method) and all(
-        array is not None and is_covered(rule, array) for rule, array in rules)
+        p.array is not None and is_covered(p.update_rule, p.array) for p in trained(method))
+
+
+def trained(method):
+    """The parameters that an optimizer changes."""
+    return [p for p in method.target.params()
+            if p.update_rule is not None and p.update_rule.enabled]
 
 
 def is_covered(rule, array):
@@ -87,14 +91,13 @@ def check_gradients(stock, method):
     """Chainer asks the GPU about one parameter after another; a recorded step cannot ask at all."""
     if notes is None or not method._loss_scaling_is_dynamic:
         return stock(method)
-    gradients = [laid_out_as(p.array, p.grad) for p in method.target.params()
-                 if p.grad is not None]
+    gradients = [laid_out_as(p.array, p.grad) for p in trained(method)]
     ops = backend(gradients[0])
     notes.overflow = ops.optimizers.overflow(gradients)
-    if ops.values.recording:
-        ops.values.recording.overflow = notes.overflow
-    found = not ops.values.recording and bool(notes.overflow)
-    judge(method, found)
+    recording = ops.values.recording
+    if recording:
+        recording.overflow = notes.overflow
+    judge(method, not recording and bool(notes.overflow))
 
 
 def judge(method, overflow):
@@ -109,19 +112,26 @@ def note(stock, rule, parameter):
         return stock(rule, parameter)
     rule.t += 1
     kernel, names, _ = RULES[type(rule)]
-    copy = None
-    w, gradient = parameter.array, parameter.grad
-    if w.dtype.char == 'e':
-        if rule._fp32_param is None:
-            rule._fp32_param = chainer.Parameter(w.astype(np.float32), name=parameter.name)
-        w, copy = rule._fp32_param.array, w
-    rule._init_states(rule._fp32_param if copy is not None else parameter)
+    precise = in_float32(parameter)
+    rule._init_states(precise)
+    w, copy = precise.array, None if precise is parameter else parameter.array
     for name in names:  # as read from a snapshot they lie otherwise than the parameter
         rule.state[name] = laid_out_as(w, rule.state[name])
     decay = notes.decay + sum(hook.rate for hook in hooks(rule, 'pre'))
     _, tensors = notes.groups.setdefault((kernel, rule.t), (rule, []))
-    tensors.append((w, copy, laid_out_as(parameter.array, gradient),
+    tensors.append((w, copy, laid_out_as(parameter.array, parameter.grad),
                     [rule.state[name] for name in names], decay))
+
+
+def in_float32(parameter):
+    """The parameter, or if it is in float16 the one that its rule keeps and updates for it."""
+    if parameter.dtype != np.float16:
+        return parameter
+    rule = parameter.update_rule
+    if rule._fp32_param is None:
+        rule._fp32_param = chainer.Parameter(
+            parameter.array.astype(np.float32), name=parameter.name)
+    return rule._fp32_param
 
 
 @replaces(optimizer.Optimizer, 'update_loss_scale')

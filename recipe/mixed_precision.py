@@ -1,7 +1,8 @@
 """What training in mixed16 needs beside what Chainer does."""
-import chainer
 import numpy as np
 from chainer import training
+
+from engine.multi_tensor import in_float32
 
 
 class MixedPrecision(training.Extension):
@@ -33,13 +34,4 @@ class MixedPrecision(training.Extension):
             'has_overflowed', optimizer._loss_scaling_isnan_ever)
         for name, parameter in optimizer.target.namedparams():
             if parameter.dtype == np.float16:
-                serializer(name, float32_weights(parameter))
-
-
-def float32_weights(parameter):
-    """Those that the update rule of a parameter trains; of the parameter, before there are any."""
-    rule = parameter.update_rule
-    if rule._fp32_param is None:
-        rule._fp32_param = chainer.Parameter(
-            parameter.array.astype(np.float32), name=parameter.name)
-    return rule._fp32_param.array
+                serializer(name, in_float32(parameter).array)

@@ -43,7 +43,6 @@ def check(args):
             raise Invalid(f'--resume: the run in {args.out} is finished and kept no snapshot from '
                           f'which to go on to epoch {args.epoch}; train anew in another directory '
                           'with --snapshot-every')
-        newest_snapshot(args.out)
     elif any(os.path.exists(os.path.join(args.out, name)) for name in FILES) \
             or snapshots(args.out):
         raise Invalid(f'--out: {args.out} already holds a run; name another directory, or go on '
@@ -82,15 +81,9 @@ def snapshots(out):
 
 
 def newest_snapshot(out):
-    """Path of the snapshot with the highest iteration.
-
-    Raises:
-        Invalid: If there is none.
-    """
+    """Path of the snapshot with the highest iteration; None where there is none."""
     found = snapshots(out)
-    if not found:
-        raise Invalid(f'--resume: {out} holds no snapshot; remove that directory and start anew')
-    return found[max(found)]
+    return found[max(found)] if found else None
 
 
 def finished(out):

@@ -61,6 +61,8 @@ def extend(trainer, args, streams):
 def start(trainer, args, streams, device):
     """Begin the run in ``args.out``, or with ``--resume`` restore it from its newest snapshot.
 
+    A run that was killed before its first snapshot begins anew.
+
     With ``--estimate`` this is the end: it prints how long the run would take.
 
     Raises:
@@ -77,8 +79,9 @@ def start(trainer, args, streams, device):
         raise SystemExit
     if args.resume:
         path = run_directory.newest_snapshot(args.out)
-        load_npz(path, trainer, '--resume')
-        print(f'Resuming from {path}', flush=True)
+        if path:
+            load_npz(path, trainer, '--resume')
+        print(f'Resuming from {path or "the beginning: there is no snapshot yet"}', flush=True)
     run_directory.write_record(args, streams.seeds, describe(device), trainer.updater.iteration)
 
 

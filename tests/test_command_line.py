@@ -131,12 +131,6 @@ def resumable(folder, **changes):
     return folder
 
 
-def test_resuming_without_a_snapshot_is_refused(capsys, monkeypatch, tmp_path):
-    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
-                      resumable(tmp_path))
-    assert 'no snapshot' in message
-
-
 def test_resuming_with_other_options_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
                       resumable(tmp_path, batchsize=17))
@@ -174,6 +168,7 @@ def test_the_newest_snapshot_is_the_one_of_the_highest_iteration(tmp_path):
         (tmp_path / f'snapshot_iter_{iteration}').touch()
     (tmp_path / 'tmpsnapshot_iter_2000').touch()
     assert recipe.run_directory.newest_snapshot(str(tmp_path)).endswith('snapshot_iter_1000')
+    assert recipe.run_directory.newest_snapshot(str(tmp_path / 'none')) is None
 
 
 def save_base(path, network, **changes):

@@ -80,7 +80,8 @@ def test_the_first_gpu_is_taken_and_described(machine, capsys):
     assert use('auto') is used[0]
     line, = capsys.readouterr().out.splitlines()
     assert line == ('Device: GPU 0 (NVIDIA H200), CuPy 14.2.0, no cuDNN (import of cudnn halted; '
-                    'None in sys.modules), float32, engine stock (slow: convolutions without cuDNN)')
+                    'None in sys.modules), float32, engine stock (slow: convolutions without '
+                    'cuDNN)')
 
 
 @pytest.mark.parametrize('engine, graph, described', [

@@ -188,6 +188,17 @@ def test_an_interrupted_run_goes_on_bit_for_bit(runs, images, tmp_path, monkeypa
     assert [start['iteration'] for start in starts] == [0, iteration]
 
 
+def test_a_run_that_was_killed_before_its_first_snapshot_begins_anew(runs, images, tmp_path,
+                                                                     monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7, signal.SIGTERM)  # in the second epoch
+        assert call('baseline', *options(images, tmp_path)) == 143
+    os.remove(tmp_path / 'snapshot_iter_7')
+    assert call('baseline', *options(images, tmp_path), '--resume') == 0
+    assert 'Resuming from the beginning' in capsys.readouterr().out
+    assert_same_run(runs[0] / 'baseline', tmp_path)
+
+
 @pytest.mark.parametrize('first, second', [('stock', 'fast'), ('fast', 'stock')])
 def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, first, second):
     with monkeypatch.context() as patch:

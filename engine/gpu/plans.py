@@ -1,7 +1,8 @@
 """Convolutions by cuDNN 9, through the graph interface of nvidia-cudnn-frontend.
 
-A plan is one way in which cuDNN can do an operation on given shapes.  Plans are made once and kept.  Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C)
-ones, which cuDNN is told as (N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
+A plan is one way in which cuDNN can do an operation on given shapes; it is made once and kept.
+Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C) ones, which cuDNN is told as
+(N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
 """
 import functools
 import itertools
@@ -21,8 +22,8 @@ LARGEST_WORKSPACE = 2 ** 30  # bytes
 def run(kind, x, W, y, stride, pad):
     """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W.
 
-    By ``chainer.config.autotune`` with the algorithm that takes the least time on the first arrays
-    of these shapes, otherwise with the one of which cuDNN expects it.
+    With ``chainer.config.autotune`` by the plan that takes the least time on the first arrays of
+    these shapes, otherwise by the one of which cuDNN expects it.
     """
     config, device = chainer.config, x.device.id
     plans = plans_of(device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
@@ -67,7 +68,7 @@ class Plans:
         graph.check_support()
 
     def built(self):
-        """All of them, best first as cuDNN expects it."""
+        """All of them, in the order in which cuDNN expects them to be fast."""
         for number in range(self.graph.get_execution_plan_count()):
             try:
                 self.graph.build_plan_at_index(number)
