@@ -167,8 +167,7 @@ class Chainer(Contestant):
             engine.use('fast', model)
         if self.name == 'engine graph':
             recorded = engine.graphs.Step(optimizer)
-            if hasattr(recorded, 'pool'):
-                self.device.pools.append(recorded.pool)
+            self.device.pools.append(recorded.recorder.pool)
             self.step = lambda: recorded(x, t)
         self.step()  # some parameters get their shapes in it
         self.parameters = model.count_params()

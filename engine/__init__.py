@@ -11,11 +11,12 @@ from engine import environment  # before NumPy
 import chainer
 from engine import (
     backends, bottleneck, deserializers, functions, graphs, multi_tensor, optimizers)
+from engine.evaluation import Evaluation
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
 
-__all__ = ['ENGINES', 'backends', 'bottleneck', 'deserializers', 'environment', 'functions',
-           'graphs', 'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
+__all__ = ['ENGINES', 'Evaluation', 'backends', 'bottleneck', 'deserializers', 'environment',
+           'functions', 'graphs', 'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
 
 ENGINES = 'fast', 'stock'
 
@@ -28,7 +29,7 @@ def use(name, model, graph=False):
         model (chainer.Link): What will be trained, on its device.  For ``'fast'`` the weights of
             its convolutions get channels-last memory; their values and shapes stay.
         graph (bool): Whether ``StandardUpdater`` records the steps of training as CUDA graphs and
-            replays them; with ``'fast'`` on a GPU.
+            replays them; with ``'fast'`` on a GPU.  For evaluations see :class:`Evaluation`.
 
     Raises:
         ValueError: If there is no such engine.

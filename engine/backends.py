@@ -2,8 +2,8 @@
 
 A backend has modules of the names and with the functions of ``engine/cpu``: ``convolution``,
 ``normalization``, ``pooling`` and ``activation``, and says in ``DTYPES`` what it covers.  They take
-and return arrays of one kind, maps as contiguous (N, H, W, C).  What they are handed is
-decided in ``functions.py`` and ``bottleneck.py``, for all backends alike.  On a GPU there are also
+and return arrays of one kind, maps as contiguous (N, H, W, C).  What they are handed is decided in
+``functions.py`` and ``bottleneck.py``, for all backends alike.  On a GPU there are also
 ``activation.scale``, ``loss`` and ``optimizers``: on a CPU NumPy's own are as fast.
 """
 import numpy as np
@@ -44,5 +44,5 @@ def backend(*arrays, per_channel=()):
     ops, dtype = BACKENDS.get(*kinds), *dtypes
     if not ops or dtype not in ops.DTYPES:
         return None
-    precise = {'e': 'f'}.get(dtype, dtype)
+    precise = 'f' if dtype == 'e' else dtype
     return ops if all(array.dtype.char == precise for array in per_channel) else None

@@ -12,10 +12,8 @@ With dynamic loss scaling a step finds out on the GPU whether its gradients are 
 nothing if they are not.  Chainer's optimizer hears of it before the next step, or before it is
 saved: so the GPU need not wait for the host in between.
 
-The memory of recorded steps is a pool of their own, and used by one after another: nothing that
-outlives a step may lie in it, so what is reported is copied and gradients are cleared.
+Gradients lie in the memory that recorded steps share, see ``capture.py``, and so are cleared.
 """
-import contextlib
 import weakref
 
 import chainer
@@ -24,6 +22,7 @@ from chainer import optimizer as chainer_optimizer
 from chainer import training
 from chainer.backends import cuda
 
+from engine.capture import Recorder, arrays_of, observed, publish, same
 from engine.multi_tensor import covers, judge, trained
 from engine.seam import replaces
 
@@ -88,8 +87,7 @@ class Step:
         self.optimizer = optimizer
         self.recorded = {}
         self.n_replayed = 0
-        self.stream = cuda.cupy.cuda.Stream()
-        self.pool = cuda.cupy.cuda.MemoryPool(chunk)
+        self.recorder = Recorder()
 
     def __call__(self, x, t):
         """Train on one batch, arrays on the GPU of which the shape decides what is recorded.
@@ -119,7 +117,7 @@ class Step:
                 Chainer's.
 
         Returns:
-            tuple: The loss, and all that has been reported by its full name; they lie there too.
+            tuple: The loss, and what has been reported; they lie there too.
         """
         losses = []
 
@@ -128,40 +126,10 @@ class Step:
             losses.append(loss.array)
             loss.grad = loss_scale and loss_scale(loss.dtype)
             return loss
-        with cuda.cupy.cuda.using_allocator(self.pool.malloc), self.stream, observed() as reported:
+        with self.recorder(), observed(self.optimizer.target) as reported:
             self.optimizer.update(forward, x, t, *draws)
             self.optimizer.target.cleargrads()
-        return losses[0], {name: value.array for name, value in reported.items()}
-
-
-@contextlib.contextmanager
-def observed():
-    """What is reported in this context, if anybody listens."""
-    if chainer.reporter._get_reporters():
-        observation = {}
-        with chainer.reporter.report_scope(observation):
-            yield observation
-    else:
-        yield {}
-
-
-def publish(loss, reported):
-    """Report copies, which the next step leaves alone; one of the loss."""
-    chainer.report({name: value.copy() for name, value in reported.items()})
-    return loss.copy()
-
-
-def chunk(size):
-    """Memory for a pool.  If there is none the pool may not free, as it would, what graphs use."""
-    cupy = cuda.cupy
-    for others in True, False:
-        try:
-            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            if not others:
-                raise MemoryError(f'the GPU has no {size} bytes left to record a step ({error}); '
-                                  'a smaller batch, or no graphs, needs less') from None
-            cupy.get_default_memory_pool().free_all_blocks()
+        return losses[0], reported
 
 
 class Draws:
@@ -195,25 +163,14 @@ class Graph:
         self.arrays = held(self.optimizer)
         counted = counts(self.optimizer)
         scale = self.optimizer._loss_scale
-        with self.recording(step):
+        with self.values(), step.recorder.capture() as captured:
             self.results = step.update(
                 chainer.Variable(self.x, requires_grad=False), self.t, self.placeholders(),
                 self.loss_scale if scale else None)
+        self.graph = captured.graph
         for owner, count in counted:
             owner.t = count  # nothing has been done yet
         self.optimizer._loss_scale = scale
-
-    @contextlib.contextmanager
-    def recording(self, step):
-        with self.values():
-            step.stream.begin_capture()
-            try:
-                yield
-            except BaseException:
-                with contextlib.suppress(Exception):  # what has been raised says more
-                    step.stream.end_capture()
-                raise
-            self.graph = step.stream.end_capture()
 
     def placeholders(self):
         """What the classifier is given for lam, layer_mix and index."""
@@ -229,7 +186,7 @@ class Graph:
 
     def is_current(self):
         """Whether weights and states still lie where they did."""
-        return all(a is b for a, b in zip(self.arrays, held(self.optimizer)))
+        return same(self.arrays, held(self.optimizer))
 
     def replay(self, x, t, draws):
         self.x[...], self.t[...], self.draws = x, t, draws
@@ -253,8 +210,9 @@ def counts(optimizer):
 
 def held(optimizer):
     """The arrays that a step changes."""
-    links = optimizer.target.links()
-    return ([p.array for p in optimizer.target.params()]
-            + [getattr(link, name) for link in links for name in link._persistent]
-            + [array for rule in rules(optimizer) for array in (rule.state or {}).values()]
-            + [rule._fp32_param.array for rule in rules(optimizer) if rule._fp32_param is not None])
+    found = arrays_of(optimizer.target)
+    for rule in rules(optimizer):
+        found += (rule.state or {}).values()
+        if rule._fp32_param is not None:
+            found.append(rule._fp32_param.array)
+    return found

@@ -18,7 +18,7 @@ def estimate(trainer, args):
 
     def evaluate():
         with chainer.using_config('train', False), chainer.no_backprop_mode():
-            evaluator.get_target('main')(*evaluator.converter(next(batches), evaluator.device))
+            evaluator.evaluate_batch(next(batches))
 
     steps = len(trainer.updater.get_iterator('main').dataset) / args.batchsize
     evaluations = len(evaluator.get_iterator('main').dataset) / args.batchsize

@@ -11,16 +11,20 @@ class ExactEvaluator(extensions.Evaluator):
 
     def evaluate(self):
         iterator = self.get_iterator('main')
-        classifier = self.get_target('main')
         iterator.reset()
 
         batches = []
         for indices in iterator:
             observation = {}
             with chainer.reporter.report_scope(observation), chainer.no_backprop_mode():
-                classifier(*self.converter(indices, self.device))
+                self.evaluate_batch(indices)
             batches.append((len(indices), observation))
 
         total = sum(size for size, _ in batches)
-        return {name: sum(size * float(observation[name].array) for size, observation in batches)
-                / total for name in batches[0][1]}
+        return {name: sum(size * float(chainer.as_array(observation[name]))
+                          for size, observation in batches) / total for name in batches[0][1]}
+
+    def evaluate_batch(self, indices):
+        """Have the figures of one batch reported."""
+        evaluate = self.eval_func or self.get_target('main')
+        evaluate(*self.converter(indices, self.device))

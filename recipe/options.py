@@ -162,8 +162,8 @@ def parse_args(description, method, architectures, argv=None):
              'on a CPU, stock on a GPU, where fast has yet to be proven (default: %(default)s)')
     training.add_argument(
         '--graph', choices=('on', 'off', 'auto'), default='auto',
-        help='whether the steps of training are recorded as CUDA graphs and replayed; auto: '
-             'wherever the fast engine runs on a GPU (default: %(default)s)')
+        help='whether training steps and evaluations are recorded as CUDA graphs and replayed; '
+             'auto: wherever the fast engine runs on a GPU (default: %(default)s)')
     training.add_argument(
         '--autotune', action='store_true',
         help='measure the algorithms of cuDNN and take the fastest: runs then differ by rounding '

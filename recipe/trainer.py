@@ -74,6 +74,8 @@ def start(trainer, args, streams, device):
                       'training set')
     model = trainer.updater.get_optimizer('main').target
     engine.use(args.engine, model, graph=args.graph == 'on')
+    if args.graph == 'on':
+        trainer.get_extension('validation').eval_func = engine.Evaluation(model)
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

@@ -210,6 +210,45 @@ def test_neither_eager_steps_nor_replays_wait_for_the_gpu(dtype):
     assert replayed['graph'] == replayed['h2d'] == 1 and replayed.total() <= 8
 
 
+def evaluations(evaluate, sizes, device='@cupy:0'):
+    """What is reported of batches of these sizes."""
+    reporter, found = chainer.Reporter(), []
+    reporter.add_observer('main', getattr(evaluate, 'classifier', evaluate))
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        for n in sizes:
+            (x, t), = batches(1, n)
+            with reporter.scope({}):
+                evaluate(x, t)
+                found.append({name: float(chainer.as_array(value))
+                              for name, value in reporter.observation.items()})
+    return found
+
+
+def test_replayed_evaluations_are_bit_for_bit_the_eager_ones():
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(Network())
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    recorded = engine.Evaluation(model)
+    sizes = 6, 6, 4, 6, 4
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        recorded(*batches(1, 6)[0])  # nobody listens to the one that is recorded
+    expected = evaluations(model, sizes)
+    assert evaluations(recorded, sizes) == expected and len(set(map(str, expected))) == 2
+    assert recorded.n_replayed == 4 and expected[0].keys() == {'main/loss', 'main/accuracy'}
+
+    # Other weights and statistics in the same place, then in another
+    model.predictor.bn1.avg_mean[...] += 1
+    model.predictor.fc.W.array[...] *= 2
+    changed = evaluations(model, sizes)
+    assert evaluations(recorded, sizes) == changed != expected and recorded.n_replayed == 9
+    model.predictor.fc.W.array = model.predictor.fc.W.array * 2
+    assert evaluations(recorded, sizes) == evaluations(model, sizes) != changed
+    assert recorded.n_replayed == 12
+    with pytest.raises(RuntimeError, match='no_backprop_mode'):
+        recorded(*batches(1)[0])
+
+
 def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatch):
     import cupy
     given = cupy.cuda.Memory
@@ -221,10 +260,10 @@ def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatc
             raise cupy.cuda.runtime.CUDARuntimeError(2)
         return given(size)
     monkeypatch.setattr(cupy.cuda, 'Memory', scarce)
-    assert engine.graphs.chunk(512) and failures == [512]
+    assert engine.capture.chunk(512) and failures == [512]
     monkeypatch.setattr(cupy.cuda, 'Memory', lambda size: failures.clear() or scarce(size))
     with pytest.raises(MemoryError, match='512 bytes left to record a step .*; a smaller batch'):
-        engine.graphs.chunk(512)
+        engine.capture.chunk(512)
 
 
 class Data(chainer.dataset.Converter):
@@ -253,6 +292,8 @@ def trainer(out, graph, epochs=3, order=None):
     trainer.extend(extensions.LogReport())
     trainer.extend(extensions.snapshot(filename='snapshot_{.updater.epoch}'))
     engine.use('fast', model, graph)
+    if graph:
+        trainer.get_extension('validation').eval_func = engine.Evaluation(model)
     return trainer
 
 

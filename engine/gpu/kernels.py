@@ -11,7 +11,7 @@ import numpy as np
 
 CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
 THREADS = 256  # of a block, elsewhere
-DTYPES = 'fe'  # of arrays: float32 and float16
+DTYPES = 'fe'  # of what arrays hold: float32 and float16
 
 
 def read(file):
@@ -21,14 +21,16 @@ def read(file):
 
 def source(file, dtype):
     """All in one text: CuPy knows by it what it has compiled before."""
-    define = 'typedef float T;\n' if dtype.char == 'f' \
-        else read('float16.cuh') + 'typedef float16 T;\n'
-    return define + read(file + '.cu')
+    T = {'f': 'typedef float T;\n', 'e': read('float16.cuh') + 'typedef float16 T;\n'}
+    return T[dtype.char] + read(file + '.cu')
 
 
 @functools.lru_cache(None)
-def kernel(file, name, dtype=np.dtype('f')):
-    """The kernel ``name`` of ``file.cu``; CuPy compiles it at its first launch on a device."""
+def kernel(file, name, dtype):
+    """The kernel ``name`` of ``file.cu`` for arrays of a dtype.
+
+    CuPy compiles it at its first launch on a device.
+    """
     return module(file, dtype).get_function(name)
 
 

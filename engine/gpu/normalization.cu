@@ -62,7 +62,7 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
 
 __device__ int my_channel() { return blockIdx.x * 32 + threadIdx.x; }
 
-// My rows, ROWS at a time: `k` of them is `i` in the matrix.
+// The rows of a thread, ROWS at a time; of the k-th of these its element of channel c is the i-th.
 #define MY_ROWS                                                                    \
     const int step = gridDim.y * LANES;                                            \
     for (int first = blockIdx.y * LANES + threadIdx.y; first < rows; first += ROWS * step)
@@ -108,8 +108,7 @@ extern "C" __global__ void statistics(
 // gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
 extern "C" __global__ void normalize(
         const T *x, const float *mean, const float *inv_std, const float *gamma,
-        const float *beta, const T *residual, T *y, int rows,
-        int channels, int relu) {
+        const float *beta, const T *residual, T *y, int rows, int channels, int relu) {
     int c = my_channel();
     if (c >= channels)
         return;
@@ -158,8 +157,8 @@ extern "C" __global__ void parameter_gradients(
 // Gradient of x, and that of the residual if it is asked for.
 extern "C" __global__ void input_gradient(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
-        const float *gamma, const float *ggamma, const float *gbeta, T *gx,
-        T *gresidual, int rows, int channels) {
+        const float *gamma, const float *ggamma, const float *gbeta, T *gx, T *gresidual, int rows,
+        int channels) {
     int c = my_channel();
     if (c >= channels)
         return;

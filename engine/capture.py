@@ -1,0 +1,86 @@
+"""Work of a GPU captured as CUDA graphs.
+
+What captured work computes lies in a pool of memory that one graph after another uses: nothing that
+outlives a replay may lie in it, so what is reported is copied.
+"""
+import contextlib
+import types
+
+import chainer
+from chainer.backends import cuda
+
+
+class Recorder:
+    """A stream, and memory for graphs that are replayed one after another."""
+
+    def __init__(self):
+        self.stream = cuda.cupy.cuda.Stream()
+        self.pool = cuda.cupy.cuda.MemoryPool(chunk)
+
+    @contextlib.contextmanager
+    def __call__(self):
+        """In this context work is done on the stream, and memory is that of the pool."""
+        with cuda.cupy.cuda.using_allocator(self.pool.malloc), self.stream:
+            yield
+
+    @contextlib.contextmanager
+    def capture(self):
+        """In this context work is not done: it is the ``graph`` of what this gives, afterwards."""
+        captured = types.SimpleNamespace()
+        self.stream.begin_capture()
+        try:
+            with self():
+                yield captured
+        except BaseException:
+            with contextlib.suppress(Exception):  # what has been raised says more
+                self.stream.end_capture()
+            raise
+        captured.graph = self.stream.end_capture()
+
+
+def chunk(size):
+    """Memory for a pool.  If there is none the pool may not free, as it would, what graphs use."""
+    cupy = cuda.cupy
+    for others in True, False:
+        try:
+            return cupy.cuda.MemoryPointer(cupy.cuda.Memory(size), 0)
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            if not others:
+                raise MemoryError(f'the GPU has no {size} bytes left to record a step ({error}); '
+                                  'a smaller batch, or no graphs, needs less') from None
+            cupy.get_default_memory_pool().free_all_blocks()
+
+
+@contextlib.contextmanager
+def observed(model):
+    """What a model and its links report in this context: of each of them, arrays by their names.
+
+    Whoever else listens hears nothing.
+    """
+    reporter, links = chainer.Reporter(), dict(model.namedlinks())
+    for path, link in links.items():
+        reporter.add_observer(path, link)
+    found = {}
+    with reporter:
+        yield found
+    for name, value in reporter.observation.items():
+        path, _, key = name.rpartition('/')
+        link, key = (links[path], key) if path in links else (None, name)
+        found.setdefault(link, {})[key] = chainer.as_array(value)
+
+
+def publish(loss, reported):
+    """Report copies, which the next replay leaves alone; one of the loss."""
+    for link, values in reported.items():
+        chainer.report({key: value.copy() for key, value in values.items()}, link)
+    return loss.copy()
+
+
+def arrays_of(model):
+    """The arrays of a link's parameters and persistent values, of which a graph knows the place."""
+    return [p.array for p in model.params()] + [
+        getattr(link, name) for link in model.links() for name in link._persistent]
+
+
+def same(one, other):
+    return all(a is b for a, b in zip(one, other))
