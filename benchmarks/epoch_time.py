@@ -11,8 +11,9 @@ EPOCHS = 3  # of which the last counts: by then every layer has mixed and been r
 
 
 def measure(device, dataset, limit, batch=256):
-    """Run ``train_manifoldmixup.py --recipe blog`` with the engine; on a GPU by graphs and the fastest
-    algorithms, as the steps of the benchmark.
+    """Run ``train_manifoldmixup.py --recipe blog`` with the engine.
+
+    On a GPU with graphs and the fastest algorithms, as the steps of the benchmark.
 
     Args:
         dataset (str): As ``--dataset``, or ``'auto'``: CIFAR-10 where Chainer has it, else digits.
