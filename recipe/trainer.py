@@ -7,9 +7,11 @@ import sys
 import chainer
 from chainer import training
 from chainer.training import extensions, triggers
+from chainer.training.extensions import snapshot_writers
 
 import engine
 from recipe import run_directory
+from recipe.background_writer import BackgroundWriter
 from recipe.device import describe
 from recipe.errors import Invalid
 from recipe.estimate import estimate
@@ -45,17 +47,24 @@ def extend(trainer, args, streams):
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
     trainer.extend(
-        extensions.snapshot_object(model, 'model_best.npz', savefun=save_npz), name='best',
+        extensions.snapshot_object(model, 'model_best.npz', writer=writer(model)), name='best',
         trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
     trainer.extend(
         extensions.snapshot_object(model, 'model.npz', savefun=save_npz), name='final',
         trigger=(args.epoch, 'epoch'))
 
     trainer.extend(streams)
-    snapshot = extensions.snapshot(savefun=save_npz, n_retains=1)
+    snapshot = extensions.snapshot(writer=writer(model), n_retains=1)
     trainer.extend(
         snapshot, name='snapshot', trigger=(args.snapshot_every or math.inf, 'epoch'))
     trainer.extend(StopOnSignal(snapshot))
+
+
+def writer(model):
+    """Of large files; on a CPU they are written at once, for arrays change as the training goes on.
+    """
+    on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
+    return (BackgroundWriter if on_gpu else snapshot_writers.SimpleWriter)(save_npz)
 
 
 def start(trainer, args, streams, device):
@@ -115,6 +124,7 @@ class StopOnSignal(training.Extension):
         if self.received is None:
             return
         self.snapshot(trainer)
+        self.snapshot.finalize()  # it is written
         print(f'Interrupted: snapshot of iteration {trainer.updater.iteration} in {trainer.out}; '
               'go on by --resume', file=sys.stderr)
         raise SystemExit(128 + self.received)

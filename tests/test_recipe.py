@@ -1,5 +1,10 @@
-"""Evaluator, optimizer, schedules and random streams against independent calculations."""
+"""Evaluator, optimizer, schedules and random streams against independent calculations; files."""
 import argparse
+import itertools
+import json
+import os
+import threading
+import types
 
 import chainer
 import chainer.links as L
@@ -7,6 +12,8 @@ import numpy as np
 import pytest
 
 import recipe
+from recipe import plots
+from recipe.background_writer import BackgroundWriter
 from recipe.optimizer import LearningRate
 
 
@@ -174,3 +181,40 @@ def test_streams_go_on_from_a_snapshot_where_they_were(tmp_path):
     streams.seed_global('weights')
     recipe.npz.load_npz(path, streams, 'streams')
     assert (np.random.normal(), draws(streams)) == expected
+
+
+def test_curves_are_drawn_seldom_and_in_the_end(tmp_path, monkeypatch):
+    clock, drawn = itertools.count(), []
+    monkeypatch.setattr(plots.time, 'monotonic', lambda: next(clock))  # each drawing takes 1 s
+    monkeypatch.setattr(plots, 'plot', lambda log, quantity, path: drawn.append(len(log)))
+    plot_log, trainer = plots.PlotLog(), types.SimpleNamespace(out=str(tmp_path))
+    for epoch in range(1, 80):
+        (tmp_path / 'log').write_text(json.dumps([{'epoch': i} for i in range(epoch)]))
+        plot_log(trainer)
+    assert drawn[:4] == [1, 1, 51, 51] and len(drawn) == 4  # twice: loss and accuracy
+    plot_log.finalize()
+    assert drawn[4:] == [79, 79]
+    plot_log.finalize()
+    assert len(drawn) == 6
+
+
+def test_what_is_written_in_the_background_is_whole_or_said_to_have_failed(tmp_path):
+    go_on = threading.Event()
+
+    def save(path, target):
+        go_on.wait(60)
+        if 'wrong' in target:
+            raise OSError('no space left')
+        with open(path, 'w') as file:
+            file.write(target)
+    writer = BackgroundWriter(save)
+    writer('one', str(tmp_path), 'first')  # returns before it is written
+    assert not (tmp_path / 'one').exists()
+    go_on.set()
+    writer('two', str(tmp_path), 'wrong')
+    assert (tmp_path / 'one').read_text() == 'first'
+    with pytest.raises(OSError, match='no space left'):
+        writer('three', str(tmp_path), 'third')
+    writer('three', str(tmp_path), 'third')
+    writer.finalize()
+    assert sorted(os.listdir(tmp_path)) == ['one', 'three']
