@@ -63,17 +63,20 @@ class Layer:
     def forward(self, ops, x, W, gamma, beta, residual=None, relu=True):
         self.ops, self.x, self.W, self.gamma = ops, x, to_nhwc(W), gamma
         self.h = ops.convolution.forward(x, self.W, self.stride, self.pad)
+        residual = None if residual is None else rows(residual)
+        normalization = ops.normalization
         if chainer.config.train:
-            running = (self.running_mean, self.running_var)
-            self.mean, self.inv_std = ops.normalization.statistics(
-                rows(self.h), self.eps, self.decay,
-                *(() if chainer.config.in_recomputing else running))
+            running = () if chainer.config.in_recomputing else (
+                self.running_mean, self.running_var)
+            y, self.mean, self.inv_std = normalization.forward(
+                rows(self.h), gamma, beta, self.eps, self.decay, *running, residual=residual,
+                relu=relu)
         else:
-            self.mean = self.running_mean
-            self.inv_std = ops.normalization.inverse_deviation(self.running_var, self.eps)
-        y = ops.normalization.normalize(
-            rows(self.h), self.mean, self.inv_std, gamma, beta,
-            None if residual is None else rows(residual), relu).reshape(self.h.shape)
+            y = normalization.normalize(
+                rows(self.h), self.running_mean,
+                normalization.inverse_deviation(self.running_var, self.eps), gamma, beta, residual,
+                relu)
+        y = y.reshape(self.h.shape)
         self.y = y if relu else None
         return y
 

@@ -82,8 +82,7 @@ def normalize_batch(stock, impl, *, axis, gamma, x, beta, eps, decay, running_me
         return stock(impl, axis=axis, gamma=gamma, x=x, beta=beta, eps=eps, decay=decay,
                      running_mean=running_mean, running_var=running_var, **others)
     rows = to_rows(x)
-    mean, inv_std = ops.normalization.statistics(rows, eps, decay, *running)
-    y = ops.normalization.normalize(rows, mean, inv_std, gamma, beta)
+    y, mean, inv_std = ops.normalization.forward(rows, gamma, beta, eps, decay, *running)
     var = None  # only iDeep reads it
     return (from_rows(y, x.shape), others['x_layout'], running_mean, running_var, mean, var,
             inv_std, None)

@@ -131,9 +131,10 @@ def test_batch_normalization_and_its_running_statistics(dtype, n, channels, h, w
 
 
 @both
-def test_batch_normalization_of_many_rows(dtype):
-    """So many that several blocks share the rows of a channel."""
-    assert_same(F.batch_normalization, 5 + normal(64, 65, 16, 16, dtype=dtype), normal(65),
+@pytest.mark.parametrize('n, h, w', [(2, 16, 16), (3, 19, 9), (64, 16, 16)])
+def test_batch_normalization_of_many_rows(n, h, w, dtype):
+    """As many as one block holds, one more, and so many that several blocks share them."""
+    assert_same(F.batch_normalization, 5 + normal(n, 65, h, w, dtype=dtype), normal(65),
                 normal(65))
 
 

@@ -5,6 +5,13 @@ from engine.cpu.activation import rectify, rectify_gradient
 from engine.cpu.blocks import block_rows, column_sum, each_row_block, folded, repeated, widened
 
 
+def forward(x, gamma, beta, eps, decay=None, running_mean=None, running_var=None, residual=None,
+            relu=False):
+    """What :func:`normalize` gives with the statistics of x itself, and these; see there."""
+    mean, inv_std = statistics(x, eps, decay, running_mean, running_var)
+    return normalize(x, mean, inv_std, gamma, beta, residual, relu), mean, inv_std
+
+
 def statistics(x, eps, decay=None, running_mean=None, running_var=None):
     """Mean of each column, and 1 / sqrt(variance + eps).
 

@@ -7,10 +7,13 @@
 // parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
 // have; it is zero before and after.
 //
-// A thread loads several rows before it stores one, for memory takes its time.
+// A thread loads several rows before it stores one, for memory takes its time, and by its launch
+// bounds a multiprocessor has several blocks.  Of a few rows a block holds all of its channels, so
+// that one kernel does what otherwise takes two.
 
 const int LANES = 16;
-const int ROWS = 16 / sizeof(T);  // that a thread loads at once
+const int ROWS = 4;   // that a thread loads at once
+const int HELD = 32;  // that a thread holds at most, of few
 
 struct Sums {
     float first, second;
@@ -20,7 +23,7 @@ __device__ Sums operator+(Sums a, Sums b) {
     return {a.first + b.first, a.second + b.second};
 }
 
-// Sums over the lanes of a block, in lane 0.
+// Sums over the lanes of a block, in all of them.
 __device__ Sums over_lanes(Sums sums) {
     __shared__ Sums all[LANES][32];
     __syncthreads();
@@ -31,7 +34,8 @@ __device__ Sums over_lanes(Sums sums) {
             all[threadIdx.y][threadIdx.x] = all[threadIdx.y][threadIdx.x]
                                             + all[threadIdx.y + half][threadIdx.x];
     }
-    return all[threadIdx.y][threadIdx.x];
+    __syncthreads();
+    return all[0][threadIdx.x];
 }
 
 // Sums over all blocks that share the channels.  True in lane 0 of the last one, which has them.
@@ -52,8 +56,10 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
     __threadfence();
     Sums total = {0, 0};
     if (channel < channels)
-        for (int block = threadIdx.y; block < int(gridDim.y); block += LANES)
-            total = total + parts[block * channels + channel];
+        for (int block = threadIdx.y; block < int(gridDim.y); block += LANES) {
+            const volatile Sums *part = parts + block * channels + channel;  // not from a cache
+            total = total + Sums{part->first, part->second};
+        }
     *sums = over_lanes(total);
     if (threadIdx.x == 0 && threadIdx.y == 0)
         finished[blockIdx.x] = 0;
@@ -72,8 +78,23 @@ __device__ int my_channel() { return blockIdx.x * 32 + threadIdx.x; }
         if (long long i = (long long)(first + k * step) * channels + c;            \
             first + k * step < rows)
 
+// Likewise all rows of a block that holds its channels.
+#define EACH_HELD_ROW                                                              \
+    _Pragma("unroll")                                                              \
+    for (int k = 0; k < HELD; ++k)                                                 \
+        if (long long i = (long long)(k * LANES + threadIdx.y) * channels + c;     \
+            k * LANES + threadIdx.y < rows && c < channels)
+
+__device__ void move_along(
+        float *running_mean, float *running_var, int c, float mean, float var, int rows,
+        float decay) {
+    float unbiased = var * (rows / fmaxf(rows - 1.f, 1.f));
+    running_mean[c] = decay * running_mean[c] + (1 - decay) * mean;
+    running_var[c] = decay * running_var[c] + (1 - decay) * unbiased;
+}
+
 // Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
-extern "C" __global__ void statistics(
+extern "C" __launch_bounds__(32 * LANES, 4) __global__ void statistics(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         Sums *parts, int *finished, int rows, int channels, float eps, float decay) {
     int c = my_channel();
@@ -98,15 +119,12 @@ extern "C" __global__ void statistics(
     float var = fmaxf(sums.second / rows - deviation * deviation, 0);
     mean[c] = near + deviation;
     inv_std[c] = 1 / sqrtf(var + eps);
-    if (running_mean) {
-        float unbiased = var * (rows / fmaxf(rows - 1.f, 1.f));
-        running_mean[c] = decay * running_mean[c] + (1 - decay) * mean[c];
-        running_var[c] = decay * running_var[c] + (1 - decay) * unbiased;
-    }
+    if (running_mean)
+        move_along(running_mean, running_var, c, near + deviation, var, rows, decay);
 }
 
 // gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
-extern "C" __global__ void normalize(
+extern "C" __launch_bounds__(32 * LANES, 3) __global__ void normalize(
         const T *x, const float *mean, const float *inv_std, const float *gamma,
         const float *beta, const T *residual, T *y, int rows, int channels, int relu) {
     int c = my_channel();
@@ -122,6 +140,37 @@ extern "C" __global__ void normalize(
     }
 }
 
+// Both of few rows.
+extern "C" __launch_bounds__(32 * LANES) __global__ void normalize_few(
+        const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
+        const float *gamma, const float *beta, const T *residual, T *y, int rows, int channels,
+        float eps, float decay, int relu) {
+    int c = my_channel();
+    float values[HELD];
+    Sums sums = {0, 0};
+    EACH_HELD_ROW
+        values[k] = x[i];
+    EACH_HELD_ROW
+        sums.first += values[k];
+    float m = over_lanes(sums).first / rows;
+    EACH_HELD_ROW
+        sums.second += (values[k] - m) * (values[k] - m);
+    float var = over_lanes(sums).second / rows;
+    if (c >= channels)
+        return;
+    float deviation = 1 / sqrtf(var + eps), scale = gamma[c] * deviation, b = beta[c];
+    if (threadIdx.y == 0) {
+        mean[c] = m;
+        inv_std[c] = deviation;
+        if (running_mean)
+            move_along(running_mean, running_var, c, m, var, rows, decay);
+    }
+    EACH_HELD_ROW
+        values[k] = (values[k] - m) * scale + b + (residual ? float(residual[i]) : 0);
+    EACH_HELD_ROW
+        y[i] = relu && values[k] < 0 ? 0 : values[k];
+}
+
 // The gradient before ReLU: gy where y > 0; gy itself without y.
 __device__ float before_relu(const T *gy, const T *y, long long i) {
     float gradient = gy[i];  // whatever y is: neither has to wait for the other
@@ -129,7 +178,7 @@ __device__ float before_relu(const T *gy, const T *y, long long i) {
 }
 
 // Gradients of gamma and beta.
-extern "C" __global__ void parameter_gradients(
+extern "C" __launch_bounds__(32 * LANES, 4) __global__ void parameter_gradients(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         float *ggamma, float *gbeta, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
@@ -155,7 +204,7 @@ extern "C" __global__ void parameter_gradients(
 }
 
 // Gradient of x, and that of the residual if it is asked for.
-extern "C" __global__ void input_gradient(
+extern "C" __launch_bounds__(32 * LANES, 2) __global__ void input_gradient(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, const float *ggamma, const float *gbeta, T *gx, T *gresidual, int rows,
         int channels) {
@@ -178,8 +227,40 @@ extern "C" __global__ void input_gradient(
     }
 }
 
+// Both of few rows.
+extern "C" __launch_bounds__(32 * LANES) __global__ void gradients_of_few(
+        const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
+        const float *gamma, float *ggamma, float *gbeta, T *gx, T *gresidual, int rows,
+        int channels) {
+    int c = my_channel();
+    float values[HELD], gradients[HELD], m = c < channels ? mean[c] : 0;
+    Sums sums = {0, 0};
+    EACH_HELD_ROW {
+        values[k] = x[i];
+        gradients[k] = before_relu(gy, y, i);
+    }
+    EACH_HELD_ROW {
+        sums.first += gradients[k] * (values[k] - m);
+        sums.second += gradients[k];
+    }
+    sums = over_lanes(sums);
+    if (c >= channels)
+        return;
+    float deviation = inv_std[c], scale = gamma[c] * deviation;
+    float slope = deviation * sums.first * deviation / rows, offset = sums.second / rows;
+    if (threadIdx.y == 0) {
+        ggamma[c] = sums.first * deviation;
+        gbeta[c] = sums.second;
+    }
+    EACH_HELD_ROW {
+        gx[i] = scale * (gradients[k] - (values[k] - m) * slope - offset);
+        if (gresidual)
+            gresidual[i] = gradients[k];
+    }
+}
+
 // Sums of the channels.
-extern "C" __global__ void channel_sums(
+extern "C" __launch_bounds__(32 * LANES, 4) __global__ void channel_sums(
         const T *x, T *sum, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
     Sums sums = {0, 0};

@@ -1,7 +1,8 @@
 """Batch normalization of the columns of a matrix, (rows, channels).
 
 Statistics and gradients of the parameters are each one kernel, and so is what is then done to the
-matrix; see normalization.cu.  Statistics, gamma, beta and their gradients are float32.
+matrix; of few rows, one kernel does both.  See normalization.cu.  Statistics, gamma, beta and their
+gradients are float32.
 """
 import functools
 
@@ -10,10 +11,23 @@ import numpy as np
 
 from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
 
+FEW = 32 * LANES  # rows, of which a block holds its channels
 ROWS = 8  # that a thread reads at least, where there are enough
 WAVES = 4  # blocks that a multiprocessor gets at most
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
+
+
+def forward(x, gamma, beta, eps, decay=None, running_mean=None, running_var=None, residual=None,
+            relu=False):
+    """What :func:`normalize` gives with the statistics of x itself, and these; see there."""
+    if len(x) > FEW:
+        mean, inv_std = statistics(x, eps, decay, running_mean, running_var)
+        return normalize(x, mean, inv_std, gamma, beta, residual, relu), mean, inv_std
+    y, mean, inv_std = cupy.empty_like(x), per_channel(x), per_channel(x)
+    run_few('normalize_few', x, x, mean, inv_std, running_mean, running_var, gamma, beta, residual,
+            y, *x.shape, float(eps), float(decay or 0), relu)
+    return y, mean, inv_std
 
 
 def statistics(x, eps, decay=None, running_mean=None, running_var=None):
@@ -44,13 +58,16 @@ def gradients(x, gy, mean, inv_std, gamma, y=None, residual=False):
 
     ``y`` is what :func:`normalize` returned where it was by ``relu``.
     """
-    ggamma, gbeta = per_channel(x), per_channel(x)
-    reduce('parameter_gradients', x, x, gy, y, mean, inv_std, ggamma, gbeta)
-    gx = cupy.empty_like(x)
-    gresidual = gy if y is None else cupy.empty_like(x) if residual else None
-    run('input_gradient', x, x, gy, y, mean, inv_std, gamma, ggamma, gbeta, gx,
-        None if y is None else gresidual, *x.shape)
-    return gx, ggamma, gbeta, gresidual
+    gx, ggamma, gbeta = cupy.empty_like(x), per_channel(x), per_channel(x)
+    gresidual = cupy.empty_like(x) if residual and y is not None else None
+    if len(x) <= FEW:
+        run_few('gradients_of_few', x, x, gy, y, mean, inv_std, gamma, ggamma, gbeta, gx, gresidual,
+                *x.shape)
+    else:
+        reduce('parameter_gradients', x, x, gy, y, mean, inv_std, ggamma, gbeta)
+        run('input_gradient', x, x, gy, y, mean, inv_std, gamma, ggamma, gbeta, gx, gresidual,
+            *x.shape)
+    return gx, ggamma, gbeta, gy if y is None else gresidual
 
 
 def channel_sum(x):
@@ -74,6 +91,11 @@ def grid(x):
 
 def run(name, x, *arguments):
     kernel('normalization', name, x.dtype)(grid(x), (CHANNELS, LANES), typed(arguments))
+
+
+def run_few(name, x, *arguments):
+    tiles = -(-x.shape[1] // CHANNELS)
+    kernel('normalization', name, x.dtype)((tiles,), (CHANNELS, LANES), typed(arguments))
 
 
 def reduce(name, x, *arrays, after=()):
