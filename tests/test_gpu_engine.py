@@ -328,9 +328,9 @@ def errors_of_gradients(network, n, dtype):
             for found in (gradients('@numpy'), on_gpu(lambda: gradients(DEVICE)))]
 
 
-@pytest.mark.parametrize('stem', ['imagenet', 'cifar'])
-def test_a_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem):
-    stock, fast = errors_of_gradients(lambda: ResNet50(5, stem), 4, np.dtype('f'))
+@pytest.mark.parametrize('stem, n', [('imagenet', 16), ('cifar', 4)])
+def test_a_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem, n):
+    stock, fast = errors_of_gradients(lambda: ResNet50(5, stem), n, np.dtype('f'))
     assert fast[0] < 1e-4 + 1.5 * stock[0] and fast[1] <= 2 * stock[1]
 
 

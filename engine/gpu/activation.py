@@ -28,11 +28,16 @@ def scale(x, value):
     return elementwise('scale', x, after=(float(value), values.factor(value)))
 
 
-def elementwise(name, *arrays, after=()):
+def accumulate(a, b):
+    """a += b, for contiguous arrays."""
+    elementwise('add', a, b, result=a)
+
+
+def elementwise(name, *arrays, result=None, after=()):
     first = arrays[0]
     if not has_known_layout(first) or not all(lies_as(first, a) for a in arrays):
         return None
-    result = cupy.empty_like(first)
+    result = cupy.empty_like(first) if result is None else result
     launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, result, *after,
            first.size)
     return result

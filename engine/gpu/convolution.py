@@ -4,7 +4,7 @@ Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are p
 """
 import cupy
 
-from engine.gpu import plans
+from engine.gpu import activation, plans
 
 
 def forward(x, W, stride, pad):
@@ -24,7 +24,7 @@ def input_gradient(gy, W, x_shape, stride, pad, onto=None):
     gx = cupy.empty(x_shape, gy.dtype)
     plans.run('dgrad', gx, W, gy, stride, pad)
     if onto is not None:
-        gx += onto
+        activation.accumulate(gx, onto)
     return gx
 
 
