@@ -76,11 +76,23 @@ def publish(loss, reported):
     return loss.copy()
 
 
-def arrays_of(model):
-    """The arrays of a link's parameters and persistent values, of which a graph knows the place."""
-    return [p.array for p in model.params()] + [
-        getattr(link, name) for link in model.links() for name in link._persistent]
+class Places:
+    """Where the arrays of a model lie, and those of update rules: a graph goes on using these.
 
+    Args:
+        model (chainer.Link): Its parameters and persistent values.
+        rules (list of chainer.UpdateRule): Their states, and their parameters in float32.
+    """
 
-def same(one, other):
-    return all(a is b for a, b in zip(one, other))
+    def __init__(self, model, rules=()):
+        held = [(parameter, 'array') for parameter in model.params()]
+        held += [(link, name) for link in model.links() for name in link._persistent]
+        held += [(rule._fp32_param, 'array') for rule in rules if rule._fp32_param is not None]
+        self.held = [(owner, name, getattr(owner, name)) for owner, name in held]
+        self.states = [(rule.state, name, array)
+                       for rule in rules for name, array in (rule.state or {}).items()]
+
+    def are_current(self):
+        """Whether all still lie there."""
+        return (all(getattr(owner, name) is value for owner, name, value in self.held)
+                and all(state[name] is array for state, name, array in self.states))

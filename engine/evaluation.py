@@ -6,7 +6,7 @@ evaluated as ever, then that is recorded for the others.
 import chainer
 from chainer.backends import cuda
 
-from engine.capture import Recorder, arrays_of, observed, publish, same
+from engine.capture import Places, Recorder, observed, publish
 
 
 class Evaluation:
@@ -33,7 +33,7 @@ class Evaluation:
             raise RuntimeError('an Evaluation is for chainer.using_config("train", False) and '
                                'chainer.no_backprop_mode()')
         key = x.shape, x.dtype.char, t.shape
-        if key in self.recorded and self.recorded[key].is_current():
+        if key in self.recorded and self.recorded[key].places.are_current():
             self.n_replayed += 1
             return self.recorded[key].replay(x, t)
         loss = self.classifier(x, t).array
@@ -45,15 +45,11 @@ class Graph:
     """The evaluation of batches of one shape."""
 
     def __init__(self, recorder, classifier, x, t):
-        self.classifier, self.arrays = classifier, arrays_of(classifier)
+        self.places = Places(classifier)
         self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
         with recorder.capture() as captured, observed(classifier) as self.reported:
             self.loss = classifier(self.x, self.t).array
         self.graph = captured.graph
-
-    def is_current(self):
-        """Whether parameters and statistics still lie where they did."""
-        return same(self.arrays, arrays_of(self.classifier))
 
     def replay(self, x, t):
         self.x[...], self.t[...] = x, t

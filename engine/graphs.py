@@ -22,7 +22,7 @@ from chainer import optimizer as chainer_optimizer
 from chainer import training
 from chainer.backends import cuda
 
-from engine.capture import Recorder, arrays_of, observed, publish, same
+from engine.capture import Places, Recorder, observed, publish
 from engine.multi_tensor import covers, judge, trained
 from engine.seam import replaces
 
@@ -67,7 +67,7 @@ def settle(optimizer):
         return
     judge(optimizer, bool(overflow))
     if not optimizer.is_safe_to_update():
-        for rule in rules(optimizer):
+        for rule in rules_of(optimizer):
             rule.t -= 1
     optimizer.update_loss_scale()
 
@@ -99,7 +99,7 @@ class Step:
         draws = draw(model, len(x))
         settle(self.optimizer)
         key = draws.layer, x.shape, x.dtype.char, t.shape
-        if key in self.recorded and self.recorded[key].is_current():
+        if key in self.recorded and self.recorded[key].places.are_current():
             self.n_replayed += 1
             return self.recorded[key].replay(x, t, draws)
         from engine.gpu import values
@@ -160,15 +160,17 @@ class Graph:
         self.draws = draws
         self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
         self.values = values.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
-        self.arrays = held(self.optimizer)
-        counted = counts(self.optimizer)
+        rules = rules_of(self.optimizer)
+        self.places = Places(self.optimizer.target, rules)
+        self.counting = [self.optimizer, *rules]  # the updates
+        counts = [owner.t for owner in self.counting]
         scale = self.optimizer._loss_scale
         with self.values(), step.recorder.capture() as captured:
             self.results = step.update(
                 chainer.Variable(self.x, requires_grad=False), self.t, self.placeholders(),
                 self.loss_scale if scale else None)
         self.graph = captured.graph
-        for owner, count in counted:
+        for owner, count in zip(self.counting, counts):
             owner.t = count  # nothing has been done yet
         self.optimizer._loss_scale = scale
 
@@ -184,14 +186,10 @@ class Graph:
     def loss_scale(self, dtype):
         return self.values.varying(lambda: np.array(self.optimizer._loss_scale, dtype))
 
-    def is_current(self):
-        """Whether weights and states still lie where they did."""
-        return same(self.arrays, held(self.optimizer))
-
     def replay(self, x, t, draws):
         self.x[...], self.t[...], self.draws = x, t, draws
-        for owner, count in counts(self.optimizer):
-            owner.t = count + 1
+        for owner in self.counting:
+            owner.t += 1
         self.values.send()
         self.graph.launch()
         if self.values.overflow is not None:
@@ -199,20 +197,5 @@ class Graph:
         return publish(*self.results)
 
 
-def rules(optimizer):
+def rules_of(optimizer):
     return [p.update_rule for p in trained(optimizer)]
-
-
-def counts(optimizer):
-    """What counts updates, and how many they are."""
-    return [(owner, owner.t) for owner in (optimizer, *rules(optimizer))]
-
-
-def held(optimizer):
-    """The arrays that a step changes."""
-    found = arrays_of(optimizer.target)
-    for rule in rules(optimizer):
-        found += (rule.state or {}).values()
-        if rule._fp32_param is not None:
-            found.append(rule._fp32_param.array)
-    return found
