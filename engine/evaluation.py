@@ -10,8 +10,9 @@ from engine.capture import Places, Recorder, observed, publish
 
 
 class Evaluation:
-    """Does with a batch what ``classifier(x, t)`` does, and the same; an ``eval_func`` of Chainer's
-    ``Evaluator``.
+    """Does with a batch what ``classifier(x, t)`` does, and the same.
+
+    It is made to be the ``eval_func`` of Chainer's ``Evaluator``.
 
     Args:
         classifier (chainer.Link): On a GPU; gives the loss, and reports.

@@ -97,11 +97,11 @@ class Step:
         """
         model = self.optimizer.target
         draws = draw(model, len(x))
-        settle(self.optimizer)
         key = draws.layer, x.shape, x.dtype.char, t.shape
         if key in self.recorded and self.recorded[key].places.are_current():
             self.n_replayed += 1
             return self.recorded[key].replay(x, t, draws)
+        settle(self.optimizer)
         from engine.gpu import values
         before = values.n_sent
         loss = publish(*self.update(x, t, draws.arguments()))
@@ -188,6 +188,7 @@ class Graph:
 
     def replay(self, x, t, draws):
         self.x[...], self.t[...], self.draws = x, t, draws
+        settle(self.optimizer)
         for owner in self.counting:
             owner.t += 1
         self.values.send()
