@@ -1,7 +1,7 @@
 """Chainer's computations, faster, the same but for rounding, under any network.
 
 :func:`use` puts the engine in the place of what some of Chainer's functions and update rules
-compute on a CPU.  Networks, graphs, gradients of gradients, snapshots and the shapes of arrays stay
+compute.  Networks, graphs, gradients of gradients, snapshots and the shapes of arrays stay
 Chainer's own; underneath, convolutions and batch normalization work on channels-last memory.
 
 Imported before NumPy, it also sets what OpenBLAS reads from the environment at that time; see

@@ -16,6 +16,7 @@ class Recorder:
     def __init__(self):
         self.stream = cuda.cupy.cuda.Stream()
         self.pool = cuda.cupy.cuda.MemoryPool(chunk)
+        self.pool.set_limit(size=0)  # none: where it is reached, a pool frees what graphs use
 
     @contextlib.contextmanager
     def __call__(self):

@@ -72,3 +72,6 @@ def lay_out_weights(model):
     for link in model.links():
         if isinstance(link, chainer.links.Convolution2D) and link.W.array is not None:
             link.W.array = to_nchw(to_nhwc(link.W.array))
+            precise = getattr(link.W.update_rule, '_fp32_param', None)
+            if precise is not None:  # it has to lie as the weights do
+                precise.array = to_nchw(to_nhwc(precise.array))

@@ -46,15 +46,16 @@ def extend(trainer, args, streams):
         extensions.ProgressBar(update_interval=1) if terminal else nothing,
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
+    files = writer(model)  # one after another: a snapshot knows which model is the best one
     trainer.extend(
-        extensions.snapshot_object(model, 'model_best.npz', writer=writer(model)), name='best',
+        extensions.snapshot_object(model, 'model_best.npz', writer=files), name='best',
         trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
     trainer.extend(
         extensions.snapshot_object(model, 'model.npz', savefun=save_npz), name='final',
         trigger=(args.epoch, 'epoch'))
 
     trainer.extend(streams)
-    snapshot = extensions.snapshot(writer=writer(model), n_retains=1)
+    snapshot = extensions.snapshot(writer=files, n_retains=1)
     trainer.extend(
         snapshot, name='snapshot', trigger=(args.snapshot_every or math.inf, 'epoch'))
     trainer.extend(StopOnSignal(snapshot))

@@ -346,3 +346,25 @@ def test_float64_is_chainers():
     found, = on_gpu(lambda x, W: [F.convolution_2d(x, W).array], x, W)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+def test_float32_weights_lie_as_the_weights_even_if_stock_chainer_made_them():
+    def compute(device, engine_after):
+        np.random.seed(0)
+        with chainer.using_config('dtype', chainer.mixed16):
+            model = chainer.Sequential(L.Convolution2D(3, 4, 3))
+        model.to_device(device)
+        optimizer = chainer.optimizers.MomentumSGD(.1).setup(model)
+        optimizer.use_fp32_update()
+        for i in range(3):
+            if i == engine_after:
+                engine.use('fast', model)
+            for parameter in model.params():
+                parameter.grad = model.device.send(normal(*parameter.shape, seed=i, dtype='e'))
+            optimizer.update()
+        return [array for p in model.params() for array in (p.array, p.update_rule._fp32_param.array)]
+    expected = compute('@numpy', None)
+    found = compute(DEVICE, 1)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(chainer.get_device('@numpy').send(other), one, rtol=2e-3,
+                                   atol=2e-3)

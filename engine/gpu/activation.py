@@ -29,8 +29,9 @@ def scale(x, value):
 
 
 def accumulate(a, b):
-    """a += b, for contiguous arrays."""
-    elementwise('add', a, b, result=a)
+    """a += b, for arrays that lie alike in memory without gaps."""
+    if elementwise('add', a, b, result=a) is None:
+        raise ValueError('the two arrays lie differently in memory')
 
 
 def elementwise(name, *arrays, result=None, after=()):
