@@ -5,6 +5,8 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
 
     engine graph              the engine, each step replayed from one CUDA graph
     engine                    the engine
+    engine graph autotune     these two with the fastest of cuDNN's algorithms, which are measured;
+    engine autotune           the others take such as give the same bits in each run
     chainer                   stock Chainer on CuPy, with no cuDNN
     pytorch channels-last     eager
     pytorch                   eager, contiguous maps
@@ -16,9 +18,10 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
 
 With ``tf32`` products round their operands to TF32 in all of them (CuPy's own by CUPY_TF32=1).
 With ``fp16`` PyTorch has autocast and a GradScaler, Chainer mixed16, updates in float32 and dynamic
-loss scaling.  PyTorch's Adam is the fused one.  cuDNN's algorithms are measured in all of them
-(``cudnn.benchmark``, ``autotune``).
+loss scaling.  PyTorch's Adam is the fused one, and its algorithms of cuDNN are measured
+(``cudnn.benchmark``).
 """
+import importlib.util
 import json
 import math
 import os
@@ -37,8 +40,10 @@ CASES = {  # architecture and stem
 EAGER = 'pytorch channels-last', 'pytorch'
 COMPILED = 'compile', 'compile graph', 'compile reduce-overhead', 'compile max-autotune'
 PYTORCH = *EAGER, 'pytorch graph', *COMPILED
+ENGINE = 'engine graph autotune', 'engine graph', 'engine autotune', 'engine'
 # In the order in which they are prepared: what matters most and takes least comes first.
-CONTESTANTS = ('engine graph', 'engine', *EAGER, 'pytorch graph', 'chainer', *COMPILED)
+CONTESTANTS = (*ENGINE[:2], EAGER[0], 'pytorch graph', 'compile graph', *ENGINE[2:], 'chainer',
+               EAGER[1], 'compile', 'compile reduce-overhead', 'compile max-autotune')
 WARM_UP = 5  # steps: kernels are chosen in the first, graphs are recorded up to the third
 
 
@@ -141,7 +146,9 @@ class Chainer(Contestant):
         self.device = devices.use(self.device_name, devices.Cupy)
         device = chainer.get_device(f'@cupy:{self.device_name}' if self.on_gpu else '@numpy')
         device.use()
-        chainer.global_config.autotune = True
+        # As the scripts do: the fastest algorithms, or the same bits in each run.
+        chainer.global_config.autotune = 'autotune' in self.name
+        chainer.global_config.cudnn_deterministic = 'autotune' not in self.name
         if self.half:
             chainer.global_config.dtype = chainer.mixed16
         np.random.seed(0)
@@ -165,7 +172,7 @@ class Chainer(Contestant):
             import engine
             self.check(engine, device.xp.ndarray)
             engine.use('fast', model)
-        if self.name == 'engine graph':
+        if 'graph' in self.name:
             recorded = engine.graphs.Step(optimizer)
             self.device.pools.append(recorded.recorder.pool)
             self.step = lambda: recorded(x, t)
@@ -174,8 +181,10 @@ class Chainer(Contestant):
 
     def check(self, engine, kind):
         """Whether the engine does what is asked: otherwise it would be Chainer that is measured."""
-        if self.name == 'engine graph' and not self.on_gpu:
+        if 'graph' in self.name and not self.on_gpu:
             raise Unsupported('a CPU has no CUDA graphs')
+        if 'autotune' in self.name and not self.on_gpu:
+            raise Unsupported('cuDNN is of a GPU')
         if self.on_gpu:
             engine.backends.use_gpu()
         covered = engine.backends.BACKENDS[kind].DTYPES
@@ -270,6 +279,16 @@ class Machine:
 
     def rates(self):
         return devices.rates(self.device)
+
+    def floor(self, architecture, stem, batch, precision, rates):
+        """As floor.py says, on a device of these rates."""
+        if not importlib.util.find_spec('torch'):
+            raise Unsupported('it is counted on the network in PyTorch')
+        from benchmarks import floor
+        found = floor.kernels(architecture, stem, batch, precision)
+        operations, size = floor.total(found)
+        return {'operations': operations, 'bytes': size, 'ms': rates and round(
+            floor.milliseconds(found, rates[precision], rates['copy_gb_per_s']), 4)}
 
 
 def describe(device):

@@ -121,18 +121,22 @@ def driver_version():
 def rates(name):
     """TFLOP/s of large products of matrices, by precision, and GB/s of a copy, read and written.
 
-    By PyTorch where it is installed, otherwise by CuPy, for which CUPY_TF32 must have been set.
+    By PyTorch where it is installed and has the device, otherwise by CuPy, for which CUPY_TF32 must
+    have been set.
     """
     try:
         import torch
     except ImportError:
         torch = None
+    if torch and name != 'cpu' and not torch.cuda.is_available():
+        torch = None
     device = use(name, Torch if torch else Cupy)
     n, size = (512, 2 ** 24) if name == 'cpu' else (8192, 2 ** 30)
     product, copy = torch_work(torch, name) if torch else cupy_work(name)
-    found = {precision: round(2e-9 * n ** 3 / milliseconds(device, product(precision, n)), 1)
+    found = {precision: 2e-9 * n ** 3 / milliseconds(device, product(precision, n))
              for precision in ('tf32', 'fp16')}
-    return {**found, 'copy_gb_per_s': round(2e-6 * size / milliseconds(device, copy(size)), 1),
+    found['copy_gb_per_s'] = 2e-6 * size / milliseconds(device, copy(size))
+    return {**{name: float(f'{rate:.4g}') for name, rate in found.items()},
             'by': 'torch' if torch else 'chainer'}
 
 

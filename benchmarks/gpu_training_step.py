@@ -12,14 +12,16 @@ are not counted, and the others are timed between two events on the GPU.  Those 
 its memory together go into one wave after another.  ``host ms`` is how long the host needs to issue
 a step, ``of floor`` how near it comes to what floor.py computes from the rates of the device.
 
-Each finished row is written into FILE; the next call leaves out the rows that are there, if they
-were made by the same code with the same versions on the same device.  What a contestant that
-failed wrote to stderr is in FILE.log.
+FILE gets each row as it is after each round of turns; the next call leaves out the rows that are
+there, if they were made by the same code with the same versions on the same device.  What a
+contestant that failed wrote to stderr is in FILE.log.
+
+With --budget, seconds that the rows share, the call ends in time: contestants for which none is
+left are left out, those last in the list first.  The exit status is then 3.
 """
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import itertools
 import json
 import os
@@ -28,9 +30,9 @@ import statistics
 import time
 
 from benchmarks import epoch_time
-from benchmarks.contestants import CASES, CONTESTANTS, EAGER, PYTORCH
+from benchmarks.contestants import CASES, CONTESTANTS, EAGER, ENGINE, PYTORCH
 from benchmarks.training_step import check_writable
-from benchmarks.workers import ROOT, Failure, TimeOut, Unsupported, Worker
+from benchmarks.workers import ROOT, UNFINISHED, Failure, TimeOut, Unsupported, Worker
 from recipe import run_directory
 from recipe.errors import Invalid, one_line_errors
 from recipe.options import COUNT, LINE, RATE, Parser
@@ -38,13 +40,13 @@ from recipe.options import COUNT, LINE, RATE, Parser
 BATCHES = 128, 256, 1024
 PRECISIONS = 'tf32', 'fp16'
 TURN, FEWEST, MOST = .2, 3, 50  # seconds and steps
-OURS = 'engine graph'
+PROFILING = 10  # seconds, in which kernels are counted
 TARGET = 'resnet50-imagenet', 128, 4  # times as fast as eager PyTorch
 MEASURED = ('mixup.py', 'model', 'engine', 'benchmarks/contestants.py', 'benchmarks/devices.py',
             'benchmarks/networks_chainer.py', 'benchmarks/networks_torch.py')
-TABLE = ('{:<26}{:>9}{:>16}{:>11}{:>9}{:>9}{:>10}{:>10}{:>11}')
-HEAD = TABLE.format('', 'ms/step', '25-75 %', 'images/s', 'host ms', 'kernels', 'peak MiB',
-                    'of floor', 'x PyTorch')
+TABLE = ('{:<26}{:>9}{:>16}{:>11}{:>9}{:>9}{:>10}{:>10}{:>10}{:>11}')
+HEAD = TABLE.format('', 'ms/step', '25-75 %', 'images/s', 'host ms', 'kernels', 'launches',
+                    'peak MiB', 'of floor', 'x PyTorch')
 
 
 def parse_args(argv=None):
@@ -62,7 +64,7 @@ def parse_args(argv=None):
     parser.add_argument('--limit', type=RATE, default=240, metavar='SECONDS',
                         help='for a contestant to compile and warm up (default: %(default)s)')
     parser.add_argument('--budget', type=RATE, metavar='SECONDS',
-                        help='for all rows: stops before one that would not fit')
+                        help='for all rows: what does not fit is left out')
     parser.add_argument('--epoch-time', nargs='?', const='auto', metavar='DATASET',
                         help='also run the training script for some epochs and time the last one '
                              '(default: CIFAR-10 if Chainer has it, else digits)')
@@ -98,12 +100,15 @@ def wanted_rows(args):
 
 # The machine and the file
 
-def inspect(args):
-    """What made the rows, and the rates of the device."""
+def inspect(args, bench):
+    """What makes the rows; ``bench`` is the worker that measures the rates of the device too."""
     facts = {'python': platform.python_version(), **run_directory.versions()}
     for package in ('torch', 'triton'):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             facts[package] = importlib.metadata.version(package)
+    # A process of its own: CuPy and PyTorch may bring different releases of one library.
+    if 'torch' in facts:
+        bench.send('torch')  # takes seconds to import
     with machine(args) as worker:
         try:
             facts.update(worker.ask('describe', limit=args.limit))
@@ -111,26 +116,32 @@ def inspect(args):
             raise Invalid(error) from None
         except Failure as failure:
             raise Invalid(f'--device: {args.device} cannot be described: {failure}') from None
-    # A process of its own: CuPy and PyTorch may bring different releases of one library.
-    with machine(args) as worker:
-        if 'torch' in facts:
-            with contextlib.suppress(Failure):
-                facts.update(worker.ask('torch', limit=args.limit))
+    if 'torch' in facts:
+        with contextlib.suppress(Failure):
+            facts.update(bench.receive(args.limit))
     facts.update(commit=run_directory.commit(), sources=digest())
     return facts
 
 
-def measure_rates(args):
+def measure_rates(args, bench):
     """None where they cannot be measured, with a line that says why."""
-    with machine(args) as worker:
-        try:
-            rates = worker.ask('rates', limit=args.limit)
-        except Failure as failure:
-            print(f'rates: {failure}', flush=True)
-            return None
+    try:
+        rates = bench.ask('rates', limit=args.limit)
+    except Failure as failure:
+        print(f'rates: {failure}', flush=True)
+        return None
     print('matrix products {tf32:,.0f} TFLOP/s in TF32, {fp16:,.0f} in float16; '
           'copy {copy_gb_per_s:,.0f} GB/s (by {by})'.format(**rates), flush=True)
     return rates
+
+
+def find_floor(args, bench, wanted, rates):
+    """None where PyTorch, on whose network it is counted, is missing."""
+    case, batch, precision = wanted
+    try:
+        return bench.ask('floor', *CASES[case], batch, precision, rates, limit=args.limit)
+    except (Failure, Unsupported):
+        return None
 
 
 def machine(args):
@@ -196,18 +207,21 @@ class Row:
 
     Args:
         start (callable): ``start(contestant)`` is a Worker of it.
-        deadline (float): Until when contestants are prepared, by ``time.monotonic()``; those that
-            are not by then are left out.
+        end (float): When all is to be over, by ``time.monotonic()``; contestants that are not
+            ready in time are left out.
+        keep (callable): Called after each round of turns, when ``results`` has become better.
     """
 
-    def __init__(self, start, contestants, args, deadline):
-        self.start, self.args, self.deadline = start, args, deadline
+    def __init__(self, start, contestants, args, end, keep):
+        self.start, self.args, self.end, self.keep = start, args, end, keep
+        turns = 2 * TURN * args.rounds * len(contestants) + PROFILING
+        began = time.monotonic()
+        self.deadline = max(end - turns, began + (end - began) / 2)  # for preparing
         self.workers = {contestant: start(contestant) for contestant in contestants}
         self.answers = {}  # what a contestant said of itself when it was prepared
         self.results = {}
 
     def measure(self):
-        began = time.monotonic()
         try:
             wave, pending = 0, list(self.workers)
             while pending:
@@ -217,10 +231,12 @@ class Row:
         finally:
             for worker in self.workers.values():
                 worker.close()
+
+    @property
+    def parameters(self):
         counts = {answer['parameters'] for answer in self.answers.values()}
         assert len(counts) <= 1, f'the contestants are not one network: {self.answers}'
-        return {'parameters': counts.pop() if counts else None, 'rounds': self.args.rounds,
-                'seconds': round(time.monotonic() - began, 1), 'results': self.results}
+        return counts.pop() if counts else None
 
     def prepare(self, pending):
         """Contestants that are ready, as many as memory holds; they are taken out of ``pending``.
@@ -242,6 +258,7 @@ class Row:
                 began = time.monotonic()
                 self.answers[contestant] = self.workers[contestant].ask(
                     'prepare', limit=min(left, self.args.limit))
+                self.answers[contestant]['seconds'] = time.monotonic() - began
                 ready.append(contestant)
                 self.say(contestant, f'ready after {time.monotonic() - began:.0f} s')
             except TimeOut as failure:
@@ -265,7 +282,10 @@ class Row:
         turns = {contestant: [] for contestant in ready}
         steps = {contestant: self.args.steps or max(FEWEST, min(MOST, round(
             1e3 * TURN / self.answers[contestant]['ms']))) for contestant in ready}
-        for _ in range(self.args.rounds):
+        for number in range(self.args.rounds):
+            if not turns or number and time.monotonic() > self.end - PROFILING:
+                print(f'    {number} rounds of {self.args.rounds}, the time is up', flush=True)
+                break
             for contestant in list(turns):
                 try:
                     turns[contestant].append(self.workers[contestant].ask(
@@ -273,15 +293,21 @@ class Row:
                 except Failure as failure:
                     self.fail(contestant, failure)
                     del turns[contestant]
+            for contestant, taken in turns.items():
+                self.results[contestant] = {
+                    **summary(taken), 'steps': steps[contestant], 'rounds': len(taken),
+                    'wave': wave, 'seconds': round(self.answers[contestant]['seconds'] + sum(
+                        turn['wall_ms'] * steps[contestant] / 1e3 for turn in taken), 1)}
+            self.keep()
         for contestant in turns:  # all at once: nothing is timed now
             self.workers[contestant].send('profile')
-        for contestant, taken in turns.items():
+        for contestant in turns:
+            left = max(PROFILING, self.end - time.monotonic())
             try:
-                counted = self.workers[contestant].receive(self.args.limit)
+                counted = self.workers[contestant].receive(min(left, self.args.limit))
             except (Failure, Unsupported) as reason:
                 counted = {'kernels': None, 'launches': None, 'not_counted': str(reason)}
-            self.results[contestant] = {**summary(taken), 'steps': steps[contestant],
-                                        'wave': wave, **counted}
+            self.results[contestant].update(counted)
             self.workers[contestant].close()
 
     def fail(self, contestant, failure):
@@ -307,38 +333,42 @@ def summary(turns):
             'peak_mib': round(turns[-1]['peak'] / 2 ** 20), 'loss': turns[-1]['loss']}
 
 
-def measure(wanted, contestants, args, rates, deadline):
-    """A row as it is written into the file."""
+def measure(wanted, contestants, args, rates, floor, end, keep):
+    """Measure a row, and ``keep`` it as it is written into the file, each time it is better."""
     case, batch, precision = wanted
+    began = time.monotonic()
 
     def start(contestant):
         return Worker('from benchmarks.contestants import work; '
                       f'work{(contestant, case, batch, precision, args.device)!r}',
                       {'CUPY_TF32': '1'}, f'{args.json}.log')
-    row = {'case': case, 'batch': batch, 'precision': precision,
-           **Row(start, contestants, args, deadline).measure(), 'rates': rates}
-    if importlib.util.find_spec('torch'):
-        from benchmarks import floor
-        found = floor.kernels(*CASES[case], batch, precision)
-        operations, size = floor.total(found)
-        row['floor'] = {'operations': operations, 'bytes': size, 'ms': rates and round(
-            floor.milliseconds(found, rates[precision], rates['copy_gb_per_s']), 4)}
-    return compare(row)
+
+    def described():
+        return compare({
+            'case': case, 'batch': batch, 'precision': precision,
+            'parameters': row.parameters, 'rounds': args.rounds,
+            'seconds': round(time.monotonic() - began, 1), 'results': row.results,
+            'rates': rates, 'floor': floor})
+    row = Row(start, contestants, args, end, lambda: keep(described()))
+    row.measure()
+    found = described()
+    keep(found)
+    return found
 
 
 def compare(row):
-    """The row, with PyTorch's best mode and the ratios to it and to the better eager one."""
+    """The row, with the best modes of PyTorch and of the engine, and how many times as fast as
+    PyTorch's, and as its better eager one, the engine is."""
     ms = {contestant: result['ms'] for contestant, result in row['results'].items()
           if 'ms' in result}
     for result in row['results'].values():
         if 'ms' in result:
             result['images_per_second'] = round(1e3 * row['batch'] / result['ms'])
-    best = min((c for c in PYTORCH if c in ms), key=ms.get, default=None)
-    eager = min((ms[c] for c in EAGER if c in ms), default=None)
-    ours = ms.get(OURS)
-    row.update(pytorch_best=best,
-               pytorch_best_to_engine=best and ours and round(ms[best] / ours, 3),
-               pytorch_eager_to_engine=eager and ours and round(eager / ours, 3))
+    best, eager, ours = (min((c for c in names if c in ms), key=ms.get, default=None)
+                         for names in (PYTORCH, EAGER, ENGINE))
+    row.update(pytorch_best=best, engine_best=ours,
+               pytorch_best_to_engine=best and ours and round(ms[best] / ms[ours], 3),
+               pytorch_eager_to_engine=eager and ours and round(ms[eager] / ms[ours], 3))
     return row
 
 
@@ -362,7 +392,8 @@ def print_table(row):
         print(TABLE.format(
             contestant, f'{result["ms"]:.2f}', '{low:.2f}-{high:.2f}'.format(**result),
             f'{result["images_per_second"]:,}', f'{result["host_ms"]:.2f}',
-            result['kernels'] or '-', f'{result["peak_mib"]:,}',
+            result.get('kernels') or '-', result.get('launches') or '-',
+            f'{result["peak_mib"]:,}',
             f'{floor["ms"] / result["ms"]:.0%}' if floor.get('ms') else '-',
             f'{best / result["ms"]:.2f}' if best else '-'))
 
@@ -372,10 +403,10 @@ def verdict(rows):
     ratios = {key(row): row['pytorch_best_to_engine'] for row in rows
               if row['pytorch_best_to_engine']}
     if not ratios:
-        return f'Verdict: none, no row has both {OURS} and PyTorch'
+        return 'Verdict: none, no row has both the engine and PyTorch'
     worst = min(ratios, key=ratios.get)
     reached = sum(ratio >= 1 for ratio in ratios.values())
-    line = (f'Verdict: {OURS} is at least as fast as the best of PyTorch in {reached} of '
+    line = (f'Verdict: the engine at its best is at least as fast as the best of PyTorch in {reached} of '
             f'{len(ratios)} rows (least: {ratios[worst]:.2f} times, {name(worst)})')
     case, batch, target = TARGET
     for row in rows:
@@ -392,42 +423,50 @@ def name(wanted):
 
 # All rows
 
-def fits(wanted, last, end):
-    """Whether there is time for a row that takes as long as the last one; says so if not."""
-    left = end - time.monotonic()
-    if last is None or last <= left:
-        return True
-    print(f'{name(wanted)}: not begun, {max(left, 0):.0f} s of the budget are left and the last '
-          f'row took {last:.0f} s; the next call goes on there', flush=True)
-    return False
+def affordable(contestants, costs, left):
+    """Those for which there is time, by what each has taken in another row; new ones are tried."""
+    taken = itertools.accumulate(costs.get(contestant, 0) for contestant in contestants)
+    return [contestant for contestant, until in zip(contestants, taken) if until <= left]
 
 
-def run(args, report, contestants):
-    end = time.monotonic() + (args.budget or float('inf'))
-    rates = last = None
-    for wanted in wanted_rows(args):
+def run(args, report, contestants, bench, end):
+    """Measure all rows; gives the names of those that are not whole when the time is up."""
+    rates, costs, unfinished = None, {}, []
+    wanted_ones = wanted_rows(args)
+    for number, wanted in enumerate(wanted_ones):
         there = find(report, wanted)
         # Contestants are compared within a row: one that is missing means all of them again.
         asked = [c for c in CONTESTANTS
                  if c in contestants or there and c in there['results']]
-        if there and all(contestant in there['results'] for contestant in asked):
+        if there and all(c in there['results'] for c in asked):
             print(f'{name(wanted)}: there already', flush=True)
             continue
-        if not fits(wanted, last, end):
-            break
-        rates = rates or measure_rates(args)
+        rates = rates or measure_rates(args, bench)
+        floor = find_floor(args, bench, wanted, rates)
+        left = (end - time.monotonic()) / (len(wanted_ones) - number)
+        fitting = affordable(asked, costs, left)
+        if left <= 0 or not fitting:
+            print(f'{name(wanted)}: not begun, {max(left, 0):.0f} s are left', flush=True)
+            unfinished.append(name(wanted))
+            continue
         print(f'{name(wanted)}:', flush=True)
-        began = time.monotonic()
-        # What follows the preparation takes a tenth of a row at most, or so.
-        row = measure(wanted, asked, args, rates, end - .1 * (args.budget or 0))
-        last = time.monotonic() - began
-        add(report, row, args.json)
+        for contestant in asked[len(fitting):]:
+            print(f'    {contestant}: left out, it took {costs[contestant]:.0f} s in another row',
+                  flush=True)
+        row = measure(wanted, fitting, args, rates, floor, time.monotonic() + left,
+                      lambda row: add(report, row, args.json))
+        if not all(c in row['results'] for c in asked):
+            unfinished.append(name(wanted))
+        costs.update({contestant: result['seconds'] for contestant, result
+                      in row['results'].items() if 'seconds' in result})
         print_table(row)
+    return unfinished
 
 
 def time_epoch(args, report):
     step = find(report, ('resnet50-imagenet', 256, 'tf32'))
-    ours = (step or {'results': {}})['results'].get(OURS if args.device != 'cpu' else 'engine', {})
+    ours = (step or {'results': {}})['results'].get(
+        ENGINE[0] if args.device != 'cpu' else 'engine', {})  # as the script is run there
     try:
         report['epoch'] = epoch_time.measure(args.device, args.epoch_time, 2 * args.limit)
     except Failure as failure:
@@ -439,18 +478,23 @@ def time_epoch(args, report):
 
 def main():
     args = parse_args()
-    made_by = inspect(args)
-    report = load(args.json, made_by, args.fresh)
-    print(', '.join(f'{name} {value}' for name, value in made_by.items() if value), flush=True)
-    contestants = args.contestant or [
-        c for c in CONTESTANTS if c not in PYTORCH or 'torch' in made_by]
-    run(args, report, contestants)
+    end = time.monotonic() + (args.budget or float('inf'))
+    with machine(args) as bench:
+        made_by = inspect(args, bench)
+        report = load(args.json, made_by, args.fresh)
+        print(', '.join(f'{name} {value}' for name, value in made_by.items() if value), flush=True)
+        contestants = args.contestant or [
+            c for c in CONTESTANTS if c not in PYTORCH or 'torch' in made_by]
+        unfinished = run(args, report, contestants, bench, end)
     if args.epoch_time:
         time_epoch(args, report)
     print(f'\n{verdict(report["rows"])}')
     print(f'All rows are in {args.json}')
+    if unfinished:
+        print(f'Unfinished, the time was up: {", ".join(unfinished)}; the next call does them')
+        return UNFINISHED
 
 
 if __name__ == '__main__':
     with one_line_errors():
-        main()
+        raise SystemExit(main())

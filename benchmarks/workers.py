@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+UNFINISHED = 3  # exit status of a benchmark whose time was up before it had done everything
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

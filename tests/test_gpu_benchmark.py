@@ -1,12 +1,13 @@
-"""The benchmark on GPUs and gpu_check, as far as they need none."""
-import json
+"""The benchmark on GPUs, as far as it needs none."""
+import copy
 import subprocess
 import sys
-import types
+import time
 
 import pytest
 
-from benchmarks import contestants, gpu_check, gpu_training_step
+from benchmarks import contestants, gpu_training_step
+from benchmarks.workers import TimeOut
 from recipe.errors import Invalid
 from tests.conftest import ROOT
 
@@ -74,41 +75,80 @@ def test_a_benchmark_without_a_gpu_ends_in_one_line():
     assert run.returncode == 2 and 'given \'gpu\', valid: the number of a GPU' in run.stderr
 
 
-def options(**changes):
-    return types.SimpleNamespace(**{'device': '0', 'out': 'x', 'dataset': 'cifar10', 'full': False,
-                                    'seconds': None, 'seeds': [0, 1], 'train': '', **changes})
+class Ready:
+    """A worker of a contestant that takes a step of so many milliseconds."""
+
+    def __init__(self, ms):
+        self.ms = ms
+
+    def ask(self, request, *arguments, limit):
+        if request == 'prepare':
+            if self.ms is None:
+                raise TimeOut('no result')
+            return {'ms': self.ms, 'parameters': 7, 'free': None, 'peak': 0}
+        return {'ms': self.ms, 'host_ms': 1, 'wall_ms': self.ms, 'peak': 0, 'loss': 1.}
+
+    def send(self, *request):
+        pass
+
+    def receive(self, limit):
+        return {'kernels': 9, 'launches': 3}
+
+    def close(self):
+        pass
 
 
-def test_gpu_check_takes_ten_minutes_at_most():
-    found = gpu_check.parts(options())
-    assert sum(seconds for _, seconds, _ in found) <= 600
-    assert [name for name, _, _ in found] == [
-        'tests', 'bench', 'run-baseline-graph-on', 'run-baseline-graph-off',
-        'run-manifoldmixup-graph-on', 'run-manifoldmixup-graph-off']
+def measured(workers, seconds=60):
+    """What was kept of a row, each time that it was."""
+    args, kept = gpu_training_step.parse_args(['--device', 'cpu', '--rounds', '3']), []
+    found = gpu_training_step.measure(
+        ('resnet50-imagenet', 4, 'tf32'), list(workers), args, None, None,
+        time.monotonic() + seconds, lambda row: kept.append(copy.deepcopy(row)))
+    assert kept[-1] == found
+    return kept
 
 
-def test_the_full_check_ends_in_the_comparisons_of_all_methods():
-    found = {name: command for name, _, command in gpu_check.parts(
-        options(full=True, train='--epoch 2'))}
-    assert list(found) == ['tests', 'bench', 'blog', 'standard-60', 'input-mixup-0',
-                           'input-mixup-1', 'compare', 'standard-200']
-    assert found['compare'][1:7] == [f'x/standard-60/{name}' for name in (
-        'baseline-0', 'manifoldmixup-0', 'input-0', 'baseline-1', 'manifoldmixup-1', 'input-1')]
-    assert all('--epoch 2' in ' '.join(found[name][-2:]) for name in ('blog', 'standard-200'))
+@pytest.fixture
+def workers(monkeypatch):
+    """A function that sets the contestants' milliseconds a step, by their names."""
+    def set_up(**ms):
+        named = {name.replace('_', ' ').replace('last', '-last'): value
+                 for name, value in ms.items()}
+        monkeypatch.setattr(gpu_training_step, 'Worker', lambda code, *_: next(
+            Ready(value) for name, value in named.items() if f"('{name}'," in code))
+        return named
+    return set_up
 
 
-def test_a_part_that_fails_or_takes_too_long_is_said_so(tmp_path):
-    failed = gpu_check.run('a', 9, ['-c', 'print(1); raise SystemExit(3)'], str(tmp_path))
-    assert failed['status'] == 3 and failed['last'] == ['1']
-    late = gpu_check.run('b', .5, ['-c', 'import time; time.sleep(60)'], str(tmp_path))
-    assert late['status'] == 'ended after 0.2 s' and late['seconds'] < 5
-    json.dumps([failed, late])
+def test_a_row_is_kept_after_each_round(workers):
+    kept = measured(workers(engine=2., engine_graph=1., pytorch=4., pytorch_graph=3.))
+    assert [row['results']['engine']['rounds'] for row in kept] == [1, 2, 3, 3]
+    assert kept[-1]['results']['engine']['launches'] == 3
+    assert kept[-1]['engine_best'] == 'engine graph' and kept[-1]['pytorch_best'] == 'pytorch graph'
+    assert kept[-1]['pytorch_best_to_engine'] == 3 and kept[-1]['pytorch_eager_to_engine'] == 4
 
 
-def test_gpu_check_overwrites_nothing(tmp_path):
-    run = subprocess.run([sys.executable, '-m', 'benchmarks.gpu_check', '--out', tmp_path],
-                         cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new folder' in run.stderr
+def test_a_contestant_that_is_not_ready_in_time_is_left_out(workers, capsys):
+    row = measured(workers(engine=2., pytorch=None))[-1]
+    assert list(row['results']) == ['engine']
+    assert 'pytorch: left out, the time is up' in capsys.readouterr().out
+
+
+def test_there_is_time_for_those_contestants_that_took_less_than_what_is_left():
+    costs = {'engine': 10, 'chainer': 30, 'pytorch': 5}
+    assert gpu_training_step.affordable(['engine', 'chainer', 'pytorch'], costs, 41) == [
+        'engine', 'chainer']
+    assert gpu_training_step.affordable(['engine', 'new'], costs, 10) == ['engine', 'new']
+    assert gpu_training_step.affordable(['engine'], costs, 9) == []
+
+
+def test_the_engine_measures_algorithms_or_gives_the_same_bits(monkeypatch):
+    import chainer
+    for name, measures in ('engine', False), ('engine autotune', True):
+        contestant = contestants.Chainer(name, 'preactresnet18', 1, 'tf32', 'cpu')
+        monkeypatch.setattr(contestant, 'check', lambda engine, kind: None)
+        contestant.build()
+        assert chainer.config.autotune == measures != chainer.config.cudnn_deterministic
 
 
 @pytest.mark.gpu
