@@ -20,23 +20,8 @@ METHODS = 'baseline', 'manifoldmixup'
 
 def main():
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
-    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED')
-    parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
-    parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
-    parser.add_argument('--layer-mix', metavar='LAYERS', help="for Manifold Mixup's runs")
-    for name in '--seed', '--resume', '--estimate':  # decided here, run by run
-        parser.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    args, both = parser.parse_known_args()
-    if given := {'seed', 'resume', 'estimate'} & vars(args).keys():
-        raise Invalid(f'--{min(given)} is for a single run; give --seeds, and the same command '
-                      'again to go on')
-
-    mixup = []
-    if args.mixup_alpha is not None:
-        mixup += ['--mixup-alpha', args.mixup_alpha]
-    if args.layer_mix is not None:
-        mixup += ['--layer-mix', args.layer_mix]
-    options = {'baseline': both, 'manifoldmixup': both + mixup}
+    add_options(parser)
+    args, options = parse(parser)
 
     runs = [(method, seed, os.path.join(args.out, f'{method}-{seed}'))
             for seed in args.seeds for method in METHODS]
@@ -51,6 +36,34 @@ def main():
         train(method, ['--seed', str(seed), '--out', out, *resume, *options[method]])
     print()
     run([sys.executable, 'compare.py', *(out for _, _, out in runs), '--out', args.out])
+
+
+def add_options(parser):
+    """Give a parser the options of several pairs of runs."""
+    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED')
+    parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
+    parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
+    parser.add_argument('--layer-mix', metavar='LAYERS', help="for Manifold Mixup's runs")
+    for name in '--seed', '--resume', '--estimate':  # decided here, run by run
+        parser.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def parse(parser):
+    """The arguments, and for each method the list of options that its script gets.
+
+    Raises:
+        Invalid: If an option is given that is for a single run.
+    """
+    args, both = parser.parse_known_args()
+    if given := {'seed', 'resume', 'estimate'} & vars(args).keys():
+        raise Invalid(f'--{min(given)} is for a single run; give --seeds, and the same command '
+                      'again to go on')
+    mixup = []
+    if args.mixup_alpha is not None:
+        mixup += ['--mixup-alpha', args.mixup_alpha]
+    if args.layer_mix is not None:
+        mixup += ['--layer-mix', args.layer_mix]
+    return args, {'baseline': both, 'manifoldmixup': both + mixup}
 
 
 def train(method, options):
