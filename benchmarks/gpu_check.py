@@ -1,115 +1,122 @@
-"""All that a machine with a GPU has to show, in one go; the results lie in one folder.
+"""What a machine with a GPU has to show, within a given time; the results lie in one folder.
 
-    python -m benchmarks.gpu_check --out gpu-check             at most ten minutes
-    python -m benchmarks.gpu_check --out gpu-proof --full      hours: the whole table, 300 epochs
-    python -m benchmarks.gpu_check --device cpu --out try --seconds 60     tries it without a GPU
+    python -m benchmarks.gpu_check --out gpu-check                        all of it, ten minutes
+    python -m benchmarks.gpu_check --out one --seconds 240 tests step     these parts
+    python -m benchmarks.gpu_check --out try --device cpu --dataset digits   tries it without a GPU
 
-tests   every test that needs a GPU
-bench   ResNet-50 with both stems beside PyTorch; with --full the whole table
-runs    two epochs of both scripts, with graphs and without; with --full both recipes to the end,
-        several seeds, and their comparisons
+tests     all tests that need a GPU; failures.txt gets each failure as it happens
+step      a training step of ResNet-50 with both stems, batch 128, beside stock Chainer's and
+          PyTorch's: gpu_training_step.py
+profile   the engine's step, kernel by kernel: step_profile.py
+train     pairs of runs with and without mixup, as many as fit, and their comparison:
+          paired_training.py
 
-Each part has a time of its own and is ended when that is over; the next one begins all the same.
-What it printed is in OUT/PART.log, the memory that it used, over time, in OUT/PART.memory.csv, and
-summary.json says how each ended.
+The parts follow one another in this order.  The time is divided among them by what they need; what
+one leaves goes to the next.  One whose time is up is ended, and what it has found so far is kept.
+What a part printed is in OUT/PART.log, the GPU's memory over time in OUT/PART.memory.csv;
+summary.json says how each ended, and OUT.tar.gz has all but weights, half a minute old at most.
 """
 import contextlib
+import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
-from benchmarks.workers import ROOT
-from recipe import device, run_directory
+from benchmarks.archive import Archive
+from benchmarks.workers import ROOT, UNFINISHED, one_line
+from recipe import dataset, device, run_directory
 from recipe.errors import Invalid, one_line_errors
 from recipe.options import LINE, RATE, SEED, Parser
 
-SCRIPTS = 'baseline', 'manifoldmixup'
+NEEDS = {'tests': 100, 'step': 150, 'profile': 40, 'train': 300}  # seconds, of each part
 GRACE = 10  # seconds of its time in which a part that has not ended may still do so
+CLOSING = 3  # seconds of the whole time for the last archive
+BOTH_STEMS = '--case', 'resnet50-imagenet', '--case', 'resnet50-cifar'
 
 
-def parts(args):
-    """(name, seconds, command) of each part."""
+def command_of(part, seconds, args):
+    """What Python is called with, to end by itself within ``seconds`` if it can."""
+    def at(name):
+        return os.path.join(args.out, name)
     on_cpu = args.device == 'cpu'
-    bench = ['-m', 'benchmarks.gpu_training_step', '--device', args.device,
-             '--json', os.path.join(args.out, 'bench.json')]
-    engine = [] if on_cpu else ['--engine', 'fast']
-    data = ['--dataset', args.dataset, '--device', args.device, *engine]
-    small = ['--epoch', '2', '--snapshot-every', '0', *(
-        [] if args.dataset == 'cifar10' else ['--batchsize', '64'])]
-    short = ['--case', 'resnet50-imagenet', '--case', 'resnet50-cifar', '--precision', 'tf32',
-             '--contestant', 'engine graph', '--contestant', 'engine',
-             '--contestant', 'pytorch channels-last', '--contestant', 'compile reduce-overhead']
-    if on_cpu:
-        short = ['--case', 'resnet50-imagenet', '--precision', 'tf32', '--batch', '2', '--rounds',
-                 '2', '--steps', '2', '--contestant', 'engine', '--contestant', 'pytorch']
-    elif not args.full:
-        short += ['--batch', '128', '--batch', '256']
-
-    found = [('tests', 230, ['-m', 'pytest', '-m', 'gpu', '-q', '-rs'])]
-    if args.full:
-        found += [('bench', 3600, [*bench, *(short if on_cpu else []), '--budget', '3000',
-                                   '--epoch-time', args.dataset]), *trainings(args, data)]
-    else:
-        found += [('bench', 200, [*bench, *short, '--limit', '90', '--budget', '180'])]
-        for script in SCRIPTS:
-            for graph in ('off',) if on_cpu else ('on', 'off'):
-                name = f'{script}-graph-{graph}'
-                found += [(f'run-{name}', 35, [
-                    f'train_{script}.py', *data, *small, '--graph', graph,
-                    '--out', os.path.join(args.out, name)])]
-    return [(name, args.seconds or seconds, command) for name, seconds, command in found]
+    if part == 'tests':
+        in_parallel = ['-n', str(min(8, os.cpu_count()))] if has('xdist') else []
+        return ['-m', 'pytest', '-m', 'gpu', '-q', '-rs', '--tb=short', *in_parallel,
+                '-p', 'no:benchmark',  # beside xdist it warns, and a warning is an error
+                '-p', 'benchmarks.failures', '--failures', at('failures.txt')]
+    if part == 'step':
+        contestants = ['engine', 'pytorch channels-last', 'chainer'] if on_cpu else [
+            'engine graph autotune', 'engine graph', 'engine autotune', 'engine', 'chainer',
+            'pytorch channels-last', 'pytorch graph', 'compile graph']
+        if not has('torch'):
+            contestants = [c for c in contestants if c.split()[0] not in ('pytorch', 'compile')]
+        small = ['--batch', '2', '--rounds', '2', '--steps', '2'] if on_cpu else ['--batch', '128']
+        return ['-m', 'benchmarks.gpu_training_step', '--device', args.device, *BOTH_STEMS,
+                '--precision', 'tf32', *small, '--budget', f'{seconds:.0f}',
+                '--json', at('step.json'),
+                *(word for c in contestants for word in ('--contestant', c))]
+    if part == 'profile':
+        return ['-m', 'benchmarks.step_profile', '--device', args.device, *BOTH_STEMS,
+                '--json', at('profile.json')]
+    return ['-m', 'benchmarks.paired_training', '--device', args.device,
+            '--seconds', f'{seconds:.0f}', '--out', at('train'), '--dataset', args.dataset,
+            '--seeds', *map(str, args.seeds), *([] if on_cpu else ['--engine', 'fast']),
+            *shlex.split(args.train)]
 
 
-def trainings(args, data):
-    """The blog post's comparison; the paper's, with input mixup, in short; the paper's in full."""
-    paper = ['--recipe', 'standard', '--mixup-alpha', '2', '--layer-mix', '0,2,3']
-
-    def pairs(name, hours, *options):
-        return name, 3600 * hours, [
-            '-m', 'recipe.pairs', '--seeds', *map(str, args.seeds),
-            '--out', os.path.join(args.out, name), *data, *options, *args.train.split()]
-    short = os.path.join(args.out, 'standard-60')
-    found = [pairs('blog', 12, '--recipe', 'blog'),
-             pairs('standard-60', 8, *paper, '--epoch', '60')]
-    for seed in args.seeds:
-        found.append((f'input-mixup-{seed}', 3600, [
-            'train_manifoldmixup.py', *data, *paper, '--layer-mix', '0', '--epoch', '60',
-            '--seed', str(seed), '--out', os.path.join(short, f'input-{seed}'),
-            *args.train.split()]))
-    runs = [os.path.join(short, f'{method}-{seed}') for seed in args.seeds
-            for method in (*SCRIPTS, 'input')]
-    return found + [('compare', 60, ['compare.py', *runs, '--out', short]),
-                    pairs('standard-200', 24, *paper)]
+def has(package):
+    return importlib.util.find_spec(package) is not None
 
 
-def run(name, seconds, command, out, **environment):
+def grace(seconds):
+    """Seconds of a part's time that are for its end."""
+    return min(GRACE, seconds / 4)
+
+
+def run(part, seconds, command, out, **environment):
     """How a part ended, and what it took."""
-    print(f'{name}: python {" ".join(command)}', flush=True)
+    print(f'{part}, {seconds:.0f} s: python {" ".join(command)}', flush=True)
     start = time.monotonic()
-    with open(os.path.join(out, name + '.log'), 'w') as log, memory_watched(out, name):
-        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=log, stderr=log,
-                                   start_new_session=True,  # to be ended with what it has started
-                                   env={**os.environ, **environment})
-        grace = min(GRACE, seconds / 2)
+    log = os.path.join(out, part + '.log')
+    with open(log, 'w') as file, memory_watched(out, part):
+        process = start_python(command, file, **environment)
         try:
-            status = process.wait(seconds - grace)
+            status = process.wait(seconds - grace(seconds))
         except subprocess.TimeoutExpired:
-            status = f'ended after {seconds - grace:.1f} s'
-            os.killpg(process.pid, signal.SIGTERM)  # a training leaves a snapshot
-            try:
-                process.wait(grace)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            status = UNFINISHED
+        finally:
+            end(process, start + seconds)
     took = round(time.monotonic() - start, 1)
-    with open(os.path.join(out, name + '.log')) as log:
-        last = [line for line in log.read().splitlines() if line.strip()][-1:]
-    print(f'    {"ok" if status == 0 else status} in {took} s: {"".join(last)[:100]}', flush=True)
-    return {'part': name, 'command': command, 'status': status, 'seconds': took, 'last': last}
+    with open(log, errors='replace') as file:
+        last = [line for line in file.read().splitlines() if line.strip()][-1:]
+    status = {0: 'ok', UNFINISHED: 'unfinished'}.get(status, f'failed with status {status}')
+    print(f'    {status} after {took} s: {one_line("".join(last), 100)}', flush=True)
+    return {'part': part, 'command': command, 'status': status, 'seconds': took, 'last': last}
+
+
+def start_python(command, log, **environment):
+    return subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL,
+                            stdout=log, stderr=log, env={**os.environ, **environment},
+                            start_new_session=True)  # to be ended with what it has started
+
+
+def end(process, deadline):
+    """By SIGINT, at which tests report, a benchmark keeps its rows and a training its state; then,
+    at the deadline, by SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                pass
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextlib.contextmanager
@@ -128,40 +135,99 @@ def memory_watched(out, name):
             watch.wait()
 
 
-def parse_args():
+@contextlib.contextmanager
+def compiling(args, seconds):
+    """PyTorch compiles what ``step`` needs, beside the tests, and keeps it in its own cache."""
+    if args.device == 'cpu' or not has('torch'):
+        yield
+        return
+    with open(os.path.join(args.out, 'compile.log'), 'w') as log:
+        process = start_python(
+            ['-m', 'benchmarks.gpu_training_step', '--device', args.device, *BOTH_STEMS,
+             '--precision', 'tf32', '--batch', '128', '--contestant', 'compile graph',
+             '--rounds', '1', '--steps', '3', '--budget', f'{seconds:.0f}',
+             '--json', os.path.join(args.out, 'compile.json')], log)
+        deadline = time.monotonic() + seconds
+        try:
+            yield
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
+        finally:
+            end(process, time.monotonic() + 2)
+
+
+def parse_args(argv=None):
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser.add_argument('parts', nargs='*', metavar='PART', help='(default: all)')
     parser.add_argument('--device', default='0', metavar='ID|cpu', help='(default: %(default)s)')
     parser.add_argument('--out', type=os.path.abspath, required=True, metavar='DIR',
                         help='a new folder')
-    parser.add_argument('--dataset', default='cifar10', help='(default: %(default)s)')
-    parser.add_argument('--full', action='store_true', help='see above')
-    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED',
-                        help='of the trainings of --full (default: 0 1 2)')
+    parser.add_argument('--archive', type=os.path.abspath, metavar='FILE',
+                        help='(default: OUT.tar.gz)')
+    parser.add_argument('--seconds', type=RATE, default=590, metavar='S',
+                        help='for the whole call (default: %(default)s)')
+    parser.add_argument('--dataset', default='cifar10', metavar='NAME',
+                        help='for train (default: %(default)s)')
+    parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2, 3, 4], metavar='SEED',
+                        help='for train, as many as fit (default: 0 1 2 3 4)')
     parser.add_argument('--train', default='', metavar='OPTIONS',
-                        help='for these trainings, such as "--epoch 2 --batchsize 512"')
-    parser.add_argument('--seconds', type=RATE, help='for each part, instead of its own')
-    args = parser.parse_args()
-    if os.path.exists(args.out):
-        raise Invalid(f'--out: {args.out} exists; name a new folder')
+                        help='for train, such as "--recipe standard --epoch 60"')
+    args = parser.parse_args(argv)
+    for part in args.parts:
+        if part not in NEEDS:
+            raise Invalid(f'given the part {part!r}, valid: {", ".join(NEEDS)}')
+    args.parts = [part for part in NEEDS if part in (args.parts or NEEDS)]
+    args.archive = args.archive or args.out + '.tar.gz'
+    for option, path in ('out', args.out), ('archive', args.archive):
+        if os.path.exists(path):
+            raise Invalid(f'--{option}: {path} exists; name a new one')
     if args.device != 'cpu':
         if not args.device.isdecimal():
             raise Invalid(f'--device: given {args.device!r}, valid: the number of a GPU, or cpu')
         device.check_gpu(int(args.device))
+    if 'train' in args.parts:
+        dataset.load(args.dataset)  # now, and not when most of the time is over
     return args
 
 
+def share(parts, seconds):
+    """How many of the seconds that all these parts have are for the first."""
+    return seconds * NEEDS[parts[0]] / sum(NEEDS[part] for part in parts)
+
+
+def run_all(args, finish, summary):
+    for place, part in enumerate(args.parts):
+        seconds = share(args.parts[place:], finish - time.monotonic())
+        if part == 'profile' and args.device == 'cpu':
+            found = {'part': part, 'status': 'left out: a CPU runs no kernels'}
+            print(f'{part}: {found["status"]}', flush=True)
+        else:
+            # Without a GPU its tests would only be skipped.
+            simulated = {'GPU': 'simulated'} if (part, args.device) == ('tests', 'cpu') else {}
+            beside = compiling(args, seconds) if part == 'tests' and 'step' in args.parts else \
+                contextlib.nullcontext()
+            with beside:
+                found = run(part, seconds, command_of(part, seconds - grace(seconds), args),
+                            args.out, **simulated)
+        summary['parts'].append(found)
+        run_directory.write_json(os.path.join(args.out, 'summary.json'), summary)
+
+
 def main():
+    start = time.monotonic()
     args = parse_args()
+    # Where this was started in the background SIGINT is ignored, and would be by all parts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.makedirs(args.out)
     summary = {'commit': run_directory.commit(), 'versions': run_directory.versions(),
                'driver': driver(), 'parts': []}
-    for part in parts(args):
-        # Without a GPU its tests would only be skipped.
-        simulated = {'GPU': 'simulated'} if args.device == 'cpu' else {}
-        summary['parts'].append(run(*part, args.out, **simulated))
-        run_directory.write_json(os.path.join(args.out, 'summary.json'), summary)
-    print(json.dumps({p['part']: p['status'] for p in summary['parts']}))
-    return int(any(p['status'] != 0 for p in summary['parts']))
+    with Archive(args.out, args.archive):
+        run_all(args, start + args.seconds - min(CLOSING, args.seconds / 10), summary)
+    print(json.dumps({part['part']: part['status'] for part in summary['parts']}))
+    print(f'{time.monotonic() - start:.0f} s; the results are in {args.out} and {args.archive}')
+    return int(any(part['status'].split(':')[0] not in ('ok', 'left out')
+                   for part in summary['parts']))
 
 
 def driver():

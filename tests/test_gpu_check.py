@@ -1,0 +1,324 @@
+"""What a borrowed GPU is used for in a given time: parts, archive, paired trainings."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import types
+
+import pytest
+
+from benchmarks import gpu_check, paired_training
+from benchmarks.archive import Archive
+from benchmarks.paired_training import Failed, Training
+from recipe.errors import Invalid
+from tests.conftest import ROOT
+
+
+def arguments(tmp_path, *given):
+    return gpu_check.parse_args(['--out', str(tmp_path / 'out'), '--device', 'cpu', '--dataset',
+                                 'digits', *given])
+
+
+# The time
+
+def test_parts_share_the_time_by_what_they_need_and_leave_the_rest_to_the_next():
+    needs = gpu_check.NEEDS
+    assert gpu_check.share(['tests', 'step'], 100) == \
+        100 * needs['tests'] / (needs['tests'] + needs['step'])
+    assert gpu_check.share(['step'], 77) == 77
+
+
+def test_each_part_gets_its_share_of_what_is_left(tmp_path, monkeypatch):
+    given = []
+
+    def run(part, seconds, command, out, **environment):
+        given.append((part, round(seconds)))
+        return {'part': part, 'status': 'ok'}
+    monkeypatch.setattr(gpu_check, 'run', run)
+    args = arguments(tmp_path, 'train', 'tests', 'step')
+    os.makedirs(args.out)
+    needs = gpu_check.NEEDS
+    gpu_check.run_all(args, time.monotonic() + sum(
+        needs[part] for part in ('tests', 'step', 'train')), {'parts': []})
+    # Each took no time here, so that the last has all of it.
+    assert given == [('tests', needs['tests']),
+                     ('step', round(550 * needs['step'] / (needs['step'] + needs['train']))),
+                     ('train', 550)]
+
+
+@pytest.mark.parametrize('given, valid', [
+    (['speed'], "the part 'speed', valid: tests, step, profile, train"),
+    (['--device', 'gpu'], "'gpu', valid: the number of a GPU, or cpu"),
+    (['--dataset', 'cifar11'], '--dataset cifar11 is neither'),
+    (['--seconds', '0'], "'0', valid: a number above 0")])
+def test_what_cannot_be_used_is_said_before_anything_is_begun(tmp_path, given, valid):
+    with pytest.raises(Invalid, match=valid):
+        arguments(tmp_path, *given)
+    assert os.listdir(tmp_path) == []
+
+
+def test_nothing_is_overwritten(tmp_path):
+    run = subprocess.run([sys.executable, '-m', 'benchmarks.gpu_check', '--out', tmp_path],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new one' in run.stderr
+
+
+# The parts
+
+def options(**changes):
+    return types.SimpleNamespace(**{'device': '0', 'out': 'x', 'dataset': 'cifar10',
+                                    'seeds': [0, 1], 'train': '', **changes})
+
+
+def test_the_tests_run_in_parallel_where_xdist_is(monkeypatch):
+    for there in True, False:
+        monkeypatch.setattr(gpu_check, 'has', lambda package: there)
+        command = gpu_check.command_of('tests', 100, options())
+        assert ('-n' in command) == there
+        assert command[:4] == ['-m', 'pytest', '-m', 'gpu']
+
+
+def test_the_step_is_that_of_both_stems_beside_all_that_is_installed(monkeypatch):
+    for there in True, False:
+        monkeypatch.setattr(gpu_check, 'has', lambda package: there)
+        command = ' '.join(gpu_check.command_of('step', 100, options()))
+        assert '--case resnet50-imagenet --case resnet50-cifar' in command
+        assert '--batch 128 --budget 100' in command
+        for name in 'engine graph autotune', 'engine graph', 'engine autotune', 'engine', 'chainer':
+            assert f'--contestant {name}' in command
+        for name in 'pytorch channels-last', 'pytorch graph', 'compile graph':
+            assert (f'--contestant {name}' in command) == there
+
+
+def test_the_trainings_take_options_of_their_own():
+    command = gpu_check.command_of('train', 300, options(train='--recipe standard --epoch 60'))
+    assert command[-4:] == ['--recipe', 'standard', '--epoch', '60']
+    assert ' '.join(command[:4]) == '-m benchmarks.paired_training --device 0'
+    assert '--engine fast' in ' '.join(command)
+
+
+def test_a_part_that_fails_or_is_not_whole_is_said_so(tmp_path):
+    failed = gpu_check.run('a', 9, ['-c', 'print(1); raise SystemExit(5)'], str(tmp_path))
+    assert failed['status'] == 'failed with status 5' and failed['last'] == ['1']
+    partly = gpu_check.run('b', 9, ['-c', 'raise SystemExit(3)'], str(tmp_path))
+    assert partly['status'] == 'unfinished'
+    assert gpu_check.run('c', 9, ['-c', ''], str(tmp_path))['status'] == 'ok'
+
+
+def test_a_part_whose_time_is_up_may_say_what_it_has(tmp_path):
+    late = gpu_check.run('a', 4, ['-c', '''
+import time
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print('half of it')'''], str(tmp_path))
+    assert late['status'] == 'unfinished' and late['last'] == ['half of it']
+    assert late['seconds'] < 4
+
+
+def test_a_part_that_does_not_end_is_killed_with_all_that_it_has_started(tmp_path):
+    stubborn = f'''
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+print(child.pid, flush=True)
+time.sleep(60)'''
+    late = gpu_check.run('a', 2, ['-c', stubborn], str(tmp_path))
+    assert late['status'] == 'unfinished' and 1.5 < late['seconds'] < 4
+    assert not is_running(int(late['last'][0]))
+
+
+def is_running(pid):
+    for _ in range(50):
+        try:
+            with open(f'/proc/{pid}/stat') as file:
+                if file.read().rsplit(')', 1)[1].split()[0] == 'Z':
+                    return False
+        except FileNotFoundError:
+            return False
+        time.sleep(.05)
+    return True
+
+
+FAILING = '''
+import os, signal, time
+
+def test_first():
+    assert 1 + 1 == 3, 'sums are wrong'
+
+def test_second():
+    {end}
+'''
+
+
+def failing_tests(tmp_path, end):
+    (tmp_path / 'test_it.py').write_text(FAILING.format(end=end))
+    return ['-m', 'pytest', '-q', '--tb=short', '-p', 'no:cacheprovider', '-c', os.devnull,
+            '-p', 'benchmarks.failures', '--failures', str(tmp_path / 'failures.txt'),
+            str(tmp_path / 'test_it.py')]
+
+
+def test_failed_tests_are_reported_where_the_time_is_up(tmp_path):
+    late = gpu_check.run('tests', 12, failing_tests(tmp_path, 'time.sleep(60)'), str(tmp_path))
+    assert late['status'] == 'unfinished'
+    log = (tmp_path / 'tests.log').read_text()
+    assert 'AssertionError: sums are wrong' in log and '1 failed' in log
+
+
+def test_failed_tests_are_there_where_the_tests_were_killed(tmp_path):
+    end = 'os.kill(os.getpid(), signal.SIGKILL)'
+    run = subprocess.run([sys.executable, *failing_tests(tmp_path, end)], cwd=ROOT)
+    assert run.returncode == -signal.SIGKILL
+    failures = (tmp_path / 'failures.txt').read_text()
+    assert 'test_it.py::test_first, call' in failures and 'sums are wrong' in failures
+
+
+# The archive
+
+def contents(path):
+    with tarfile.open(path) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
+def test_the_archive_has_all_but_weights_and_follows_the_folder(tmp_path):
+    folder, path = tmp_path / 'check', str(tmp_path / 'back.tar.gz')
+    (folder / 'train' / 'baseline-0').mkdir(parents=True)
+    with Archive(str(folder), path, seconds=.05):
+        (folder / 'a.log').write_text('one')
+        for name in 'log', 'model.npz', 'model_best.npz', 'snapshot_iter_7':
+            (folder / 'train' / 'baseline-0' / name).write_text(name)
+        for _ in range(200):
+            if 'check/a.log' in contents(path):
+                break
+            time.sleep(.05)
+        assert contents(path)['check/a.log'] == b'one'
+        (folder / 'a.log').write_text('one two')
+    assert contents(path) == {'check/a.log': b'one two', 'check/train/baseline-0/log': b'log'}
+    assert sorted(os.listdir(tmp_path)) == ['back.tar.gz', 'check']
+
+
+def test_an_archive_that_cannot_be_written_shows_at_once(tmp_path):
+    with pytest.raises(OSError), Archive(str(tmp_path), str(tmp_path / 'no' / 'x.tar.gz')):
+        pass
+
+
+def test_a_call_that_is_killed_leaves_what_it_had(tmp_path):
+    (tmp_path / 'test_it.py').write_text('')
+    code = f'''
+import os, signal, time
+from benchmarks.archive import Archive
+with Archive({str(tmp_path)!r}, {str(tmp_path / 'x.tgz')!r}, seconds=.05):
+    open({str(tmp_path / 'late.log')!r}, 'w').write('late')
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)'''
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == -signal.SIGKILL
+    assert 'late' in str(contents(tmp_path / 'x.tgz'))
+
+
+# Paired trainings
+
+def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=()):
+    """A Training of which an epoch, with so many pairs at once, takes so long by a clock that
+    stands still; and the trainings that it then does."""
+    args = types.SimpleNamespace(seconds=seconds, epoch=epochs, recipe='blog', seeds=list(seeds),
+                                 device='cpu', out='x')
+    made = Training(args, {'baseline': [], 'manifoldmixup': []})
+    left, trained = [seconds], []
+    made.left = lambda: left[0]
+
+    def measure(n):
+        if n in failing:
+            raise Failed('out of memory')
+        return (paces[n], 0) if n in paces else None
+
+    def train(seeds):
+        trained.append((list(seeds), made.epochs))
+        left[0] -= made.epochs * made.paces[len(seeds)][0] if made.paces else 0
+    made.measure, made.train = measure, train
+    made.measure_all()
+    made.train_all()
+    return made, trained
+
+
+def test_pairs_are_added_as_long_as_more_is_done_in_the_same_time():
+    made, trained = training({1: 2, 2: 2.5, 3: 3.7, 4: 3.8})
+    assert list(made.paces) == [1, 2]  # three take half as long again as two
+    assert trained == [([0, 1], 10), ([2, 3], 10)]
+
+
+def test_as_many_pairs_as_fit_are_trained():
+    _, trained = training({1: 2, 2: 4}, seconds=70)
+    assert trained == [([0], 10), ([1], 10), ([2], 10)]
+    _, trained = training({1: 5, 2: 6, 3: 7}, seconds=80)
+    assert trained == [([0, 1, 2], 10)]
+
+
+def test_if_no_pair_fits_one_is_trained_for_as_many_epochs_as_do():
+    made, trained = training({1: 20, 2: 20}, seconds=100)
+    assert list(made.paces) == [1]
+    assert trained == [([0], 4)]  # 100 / 20 / 1.03
+
+
+def test_more_pairs_than_the_memory_holds_are_no_harm(capsys):
+    made, trained = training({1: 1}, failing=[2])
+    assert list(made.paces) == [1] and len(trained) == 4
+    assert 'out of memory' in capsys.readouterr().out
+
+
+def test_a_single_pair_that_fails_is_an_error():
+    with pytest.raises(Failed):
+        training({}, failing=[1])
+
+
+def test_if_not_one_epoch_could_be_timed_a_pair_is_begun_nevertheless():
+    _, trained = training({})
+    assert trained == [([0], 10)]
+
+
+def test_an_epoch_counts_that_began_when_all_were_at_work():
+    log = [{'elapsed_time': t} for t in (9, 11, 14, 16)]
+    assert paired_training.seconds_an_epoch(log, 1) == 2.5
+    assert paired_training.seconds_an_epoch(log[:1], 1) == 9
+    assert paired_training.seconds_an_epoch(log[:2], 1) == 2
+
+
+@pytest.mark.slow
+def test_a_pair_is_trained_and_compared_in_the_given_time(tmp_path, cifar10_images):
+    images = cifar10_images(tmp_path / 'images', 60, 25)
+    run = subprocess.run(
+        [sys.executable, '-m', 'benchmarks.paired_training', '--device', 'cpu', '--seconds', '90',
+         '--seeds', '5', '--epoch', '2', '--out', tmp_path / 'out', '--dataset', images,
+         '--batchsize', '20', '--mixup-alpha', '1'], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    report = json.loads((tmp_path / 'out' / 'training.json').read_text())
+    assert report['finished'] == ['baseline-5', 'manifoldmixup-5'] and not report['unfinished']
+    assert list(report['seconds_an_epoch']) == ['1']
+    records = {method: json.loads((tmp_path / 'out' / f'{method}-5' / 'run.json').read_text())
+               for method in ('baseline', 'manifoldmixup')}
+    assert records['manifoldmixup']['options']['mixup_alpha'] == 1
+    assert records['baseline']['seeds'] == records['manifoldmixup']['seeds']
+    assert (tmp_path / 'out' / 'comparison.md').exists()
+
+
+@pytest.mark.slow
+def test_a_pair_that_the_end_of_the_time_cuts_off_leaves_snapshots(tmp_path, cifar10_images):
+    images = cifar10_images(tmp_path / 'images', 60, 25)
+    code = '''
+import sys
+from benchmarks import paired_training
+paired_training.Training.measure = lambda self, n: None  # so that nothing is shortened
+sys.exit(paired_training.main())'''
+    run = subprocess.run(
+        [sys.executable, '-c', code, '--device', 'cpu', '--seconds', '40', '--seeds', '5',
+         '--epoch', '9999', '--out', tmp_path / 'out', '--dataset', images, '--batchsize', '20'],
+        cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 3, run.stdout + run.stderr
+    assert 'nothing to compare' in run.stdout and 'Unfinished: baseline-5, ' in run.stdout
+    report = json.loads((tmp_path / 'out' / 'training.json').read_text())
+    assert set(report['unfinished']) == {'baseline-5', 'manifoldmixup-5'}
+    for name in report['unfinished']:
+        assert any(file.startswith('snapshot_iter_') for file in os.listdir(tmp_path / 'out' / name))
+
