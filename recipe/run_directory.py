@@ -139,14 +139,18 @@ def versions():
 
 
 def commit():
-    """The commit of this code, with ``+`` where files differ from it; None outside git."""
+    """The commit of this code, with ``+`` where files differ from it.
+
+    Outside git it is what ``GIT_COMMIT`` says in the environment, otherwise None.
+    """
     try:
         described = subprocess.run(
             ['git', 'describe', '--always', '--abbrev=40', '--exclude=*', '--dirty=+'],
             cwd=os.path.dirname(os.path.abspath(__file__)), capture_output=True, text=True)
-    except OSError:
-        return None
-    return described.stdout.strip() or None
+        found = described.stdout.strip()
+    except OSError:  # git is not there
+        found = ''
+    return found or os.environ.get('GIT_COMMIT')
 
 
 def write_json(path, value):
