@@ -1,6 +1,6 @@
 # make demo                  train with and without mixup on handwritten digits and compare:
 #                            minutes on a CPU; the result is in demo/
-# make test                  every test that needs no GPU
+# make test                  every test, but those that take minutes or need a GPU that is not there
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
 #                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
 # make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
@@ -11,6 +11,9 @@
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
 # uses an interpreter as it is, without a virtual environment and without a network.
+# Where nvidia-smi shows a GPU, demo, test and train add requirements-gpu.txt to .venv and use it;
+# with GPU=no they leave it out and run on the CPU.  REQUIREMENTS="requirements.txt ..." is exactly
+# what is to be installed, GPU or not.
 
 VENV ?= python3
 REQUIREMENTS ?= requirements.txt
@@ -23,20 +26,25 @@ BENCH ?=
 CHECK ?=
 DEVICE ?= cpu
 
-# What asks for a GPU gets what a GPU needs.
+# What asks for a GPU gets what a GPU needs; the others do where there is one.
 ON_GPU = $(filter-out cpu,$(DEVICE)) $(filter gpu-check,$(MAKECMDGOALS))
-ifneq ($(strip $(ON_GPU)),)
-REQUIREMENTS = requirements.txt requirements-gpu.txt
-endif
 
 ifdef PYTHON
 INSTALLED =
+FOR_GPU =
 else
 PYTHON = .venv/bin/python
 INSTALLED = .venv/installed
+FOR_GPU = $(if $(filter file,$(origin REQUIREMENTS)),gpu)
 endif
 
-.PHONY: demo test test-gpu train bench gpu-check clean
+.PHONY: demo test test-gpu train bench gpu-check gpu clean
+
+ifeq ($(GPU),no)
+demo test train: export CUDA_VISIBLE_DEVICES =
+else
+demo test train: $(FOR_GPU)
+endif
 
 demo: $(INSTALLED)
 	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
@@ -56,26 +64,28 @@ bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.training_step $(BENCH)
 	$(PYTHON) -m benchmarks.augmentation
 else
-bench: $(INSTALLED)
+bench: $(INSTALLED) $(FOR_GPU)
 	$(PYTHON) -m benchmarks.gpu_training_step --device $(DEVICE) $(BENCH)
 endif
 
-gpu-check: $(INSTALLED)
+gpu-check: $(INSTALLED) $(FOR_GPU)
 	$(PYTHON) -m benchmarks.gpu_check --out gpu-check $(CHECK)
 
-# Another VENV or REQUIREMENTS than .venv was made with makes it anew, where the command line or a
-# GPU asks for it.
-ifneq ($(origin VENV) $(origin REQUIREMENTS) $(strip $(ON_GPU)),file file )
+# Another VENV or REQUIREMENTS than .venv was made with makes it anew, where one is given.
+ifneq ($(origin VENV) $(origin REQUIREMENTS),file file)
 ifneq ($(VENV) $(REQUIREMENTS),$(shell cat .venv/installed 2>/dev/null))
 .PHONY: .venv/installed
 endif
 endif
 
 # --no-compile: half a minute less; Python compiles what is imported, when it is.
-.venv/installed: $(REQUIREMENTS) $(wildcard install/*.py install/*/*)
+.venv/installed: $(REQUIREMENTS) install/edited_release.py $(wildcard install/*/*)
 	$(VENV) -m venv --clear .venv
 	.venv/bin/python -m pip install --disable-pip-version-check --no-compile $(REQUIREMENTS:%=-r %)
 	echo '$(VENV) $(REQUIREMENTS)' > $@
+
+gpu: .venv/installed
+	@.venv/bin/python install/gpu.py $(if $(strip $(ON_GPU)),--always)
 
 clean:
 	rm -rf .venv
