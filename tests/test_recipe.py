@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import recipe
-from recipe import plots
+from recipe import plots, run_directory
 from recipe.background_writer import BackgroundWriter
 from recipe.optimizer import LearningRate
 
@@ -218,3 +218,10 @@ def test_what_is_written_in_the_background_is_whole_or_said_to_have_failed(tmp_p
     writer('three', str(tmp_path), 'third')
     writer.finalize()
     assert sorted(os.listdir(tmp_path)) == ['one', 'three']
+
+
+def test_a_copy_without_git_says_its_commit_in_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert run_directory.commit() is None
+    monkeypatch.setenv('GIT_COMMIT', 'c0ffee')
+    assert run_directory.commit() == 'c0ffee'
