@@ -8,6 +8,7 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
+from engine import cudnn_interface
 from recipe.errors import Invalid
 
 DTYPES = {'float32': np.dtype(np.float32), 'mixed16': chainer.mixed16}  # --dtype
@@ -89,8 +90,7 @@ def choose_algorithms(args, on_gpu):
 def find_cudnn():
     """The version of cuDNN that the engine can use, such as '9.28.0', and why there is none."""
     try:
-        import cudnn
-        version = cudnn.backend_version()
+        version = cudnn_interface.load().backend_version()
     except Exception as error:  # a missing package or library; what raises differs
         return None, str(error)
     return f'{version // 10000}.{version // 100 % 100}.{version % 100}', None

@@ -1,4 +1,6 @@
 """Which device is taken, what is said about it, and what if it does not work."""
+import os
+import subprocess
 import sys
 import types
 
@@ -8,6 +10,7 @@ import pytest
 
 from recipe import device
 from recipe.errors import Invalid
+from tests.conftest import ROOT
 
 
 class Runtime:
@@ -172,6 +175,22 @@ def test_without_cupy_a_gpu_is_refused_with_the_reason(machine):
     machine(True, False)
     with pytest.raises(Invalid, match='CuPy is not installed'):
         use('0')
+
+
+@pytest.mark.parametrize('before', ['', 'import torch'])
+def test_cudnn_is_found_without_importing_pytorch(tmp_path, before):
+    (tmp_path / 'torch.py').touch()
+    (tmp_path / 'cudnn.py').write_text(
+        'try:\n    import torch\nexcept ImportError:\n    torch = None\n'
+        'def backend_version():\n    return 91900\n')
+    subprocess.run([sys.executable, '-c', f"""{before}
+import sys
+from recipe import device
+assert device.find_cudnn() == ('9.19.0', None)
+assert ('torch' in sys.modules) == {bool(before)}
+import cudnn, torch
+assert (cudnn.torch is torch) == {bool(before)}
+"""], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, check=True)
 
 
 @pytest.mark.gpu

@@ -8,9 +8,12 @@ import functools
 import itertools
 
 import chainer
-import cudnn
 import cupy
 import numpy as np
+
+from engine import cudnn_interface
+
+cudnn = cudnn_interface.load()
 
 IMAGE, FILTER, OUTPUT = 1, 2, 3  # how a plan knows its arrays, or their gradients
 DTYPES = {'f': cudnn.data_type.FLOAT, 'e': cudnn.data_type.HALF}  # sums are always float32

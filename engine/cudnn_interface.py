@@ -1,0 +1,21 @@
+"""cuDNN's Python interface, nvidia-cudnn-frontend."""
+import sys
+
+
+def load():
+    """The module ``cudnn``, without PyTorch.
+
+    Where PyTorch is installed ``cudnn`` imports it, which takes seconds; it does without.
+
+    Raises:
+        ImportError: If the interface is not installed.
+    """
+    hide = 'torch' not in sys.modules
+    if hide:
+        sys.modules['torch'] = None  # importing it raises ImportError
+    try:
+        import cudnn
+    finally:
+        if hide:
+            del sys.modules['torch']
+    return cudnn
