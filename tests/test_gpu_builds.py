@@ -29,6 +29,9 @@ H200 = {  # as cuDNN describes a device
     'memClockRateKHz': 3201000, 'memoryBusWidth': 6144, 'driverVer': 13000}
 DEVICES = {
     'H200': H200,
+    'H100': {**H200, 'deviceName': 'NVIDIA H100', 'pciDeviceId': 0x2330,
+             'totalGlobalMem': 80 * 10 ** 9, 'l2CacheSize': 52428800, 'memClockRateKHz': 2619000,
+             'memoryBusWidth': 5120},
     'A100': {**H200, 'deviceName': 'NVIDIA A100', 'deviceVer': 800, 'multiProcessorCount': 108,
              'pciDeviceId': 0x20b2, 'maxSharedMemoryPerBlockOptin': 166912,
              'l2CacheSize': 41943040, 'totalGlobalMem': 42 * 10 ** 9, 'memoryBusWidth': 5120,
@@ -43,16 +46,17 @@ COMPILE = '''
 import os, sys
 import engine
 import numpy as np
-import nvidia.cuda_runtime
+from cupy._core import core
 from cupy.cuda import compiler
 from engine.gpu import kernels
 path, architecture = sys.argv[1:]
-name = os.path.basename(path)[:-3]
-sources = [kernels.source(name, np.dtype(char)) for char in kernels.DTYPES] if 'engine' in path \
-    else [open(path).read()]
+folder, name = os.path.split(path[:-3])
+sources = [kernels.source(name, np.dtype(char)) for char in kernels.DTYPES] \
+    if folder == os.path.dirname(kernels.__file__) else [open(path).read()]
 for source in sources:
-    compiler._NVRTCProgram(source, name).compile((
-        f'-arch={architecture}', '-std=c++17', f'-I{nvidia.cuda_runtime.__path__[0]}/include'))
+    compiler._NVRTCProgram(source, name).compile((  # as CuPy does by itself
+        *core.assemble_cupy_compiler_options(()), '-ftz=true', f'-arch={architecture}',
+        '--device-as-default-execution-space'))
 '''
 PLAN = '''
 import itertools, json, sys
@@ -87,6 +91,11 @@ def real_cupy():
         run('import cupy, cudnn')
     except AssertionError:
         pytest.skip('needs requirements-gpu.txt')
+
+
+def test_cudnn_is_imported_without_pytorch(real_cupy):
+    run('import sys; from engine.gpu import plans; assert plans.cudnn.pygraph; '
+        'assert "torch" not in sys.modules')
 
 
 @pytest.mark.parametrize('architecture', ['sm_80', 'sm_90', 'sm_100'])
