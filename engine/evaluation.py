@@ -1,7 +1,7 @@
 """Evaluations recorded as CUDA graphs.
 
 Outside of training a classifier does the same with every batch of one shape.  The first one is
-evaluated as ever, then that is recorded for the others.
+evaluated as ever, on the stream that is then recorded for the others.
 """
 import chainer
 from chainer.backends import cuda
@@ -37,7 +37,9 @@ class Evaluation:
         if key in self.recorded and self.recorded[key].places.are_current():
             self.n_replayed += 1
             return self.recorded[key].replay(x, t)
-        loss = self.classifier(x, t).array
+        with self.recorder(), observed(self.classifier) as reported:
+            loss = self.classifier(x, t).array
+        loss = publish(loss, reported)
         self.recorded[key] = Graph(self.recorder, self.classifier, x, t)
         return loss
 

@@ -249,6 +249,23 @@ def test_replayed_evaluations_are_bit_for_bit_the_eager_ones():
         recorded(*batches(1)[0])
 
 
+def test_the_first_evaluation_shows_cudnn_the_stream_that_is_recorded_next():
+    """And what it reports lies elsewhere than what the next ones compute."""
+    cudnn = pytest.importorskip('cudnn')
+    np.random.seed(0)
+    model = ManifoldMixupClassifier(Network())
+    model.to_device('@cupy:0')
+    engine.use('fast', model)
+    recorded = engine.Evaluation(model)
+    if is_simulated():
+        cudnn.met.clear()
+    first, second = batches(2)
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        losses = [recorded(*batch) for batch in (first, second, first)]
+        assert recorded.n_replayed == 2
+        assert float(losses[0]) == float(losses[2]) != float(losses[1])
+
+
 def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatch):
     import cupy
     given = cupy.cuda.Memory
