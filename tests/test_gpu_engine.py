@@ -81,25 +81,6 @@ def test_convolutions_of_a_network(n, channels, out, size, kernel, stride, pad):
                 normal(n, channels, size, size), normal(out, channels, kernel, kernel))
 
 
-def test_the_fastest_plan_is_found_once_if_it_is_asked_for():
-    cudnn = pytest.importorskip('cudnn')
-    if not hasattr(cudnn, 'PLANS'):
-        pytest.skip('looks which plans a simulated GPU executes')
-
-    def compute(*arrays):
-        chosen = []
-        for autotune in False, True, True:
-            del cudnn.PLANS[:]
-            with chainer.using_config('autotune', autotune):
-                y = F.convolution_2d(*arrays).array
-            chosen.append([number for _, number in cudnn.PLANS])
-        assert chosen[0] == [1] and chosen[1][:4] == [1] * 4 and chosen[1][4:8] == [2] * 4
-        assert chosen[1][8:] == chosen[2] and len(chosen[2]) == 1
-        return y,
-    x, W = normal(2, 3, 8, 8), normal(5, 3, 3, 3)
-    np.testing.assert_allclose(on_gpu(compute, x, W)[0], F.convolution_2d(x, W).array, atol=1e-4)
-
-
 @both
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 20), st.booleans())

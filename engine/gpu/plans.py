@@ -6,12 +6,15 @@ Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C) ones, which c
 """
 import functools
 import itertools
+import math
+import textwrap
 
 import chainer
 import cupy
 import numpy as np
 
 from engine import cudnn_interface
+from engine.gpu import timing
 
 cudnn = cudnn_interface.load()
 
@@ -20,6 +23,7 @@ DTYPES = {'f': cudnn.data_type.FLOAT, 'e': cudnn.data_type.HALF}  # sums are alw
 HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
 CANDIDATES = 10  # of which the fastest is found, if it is looked for
 LARGEST_WORKSPACE = 2 ** 30  # bytes
+REFUSALS = cudnn.cudnnGraphNotSupportedError, RuntimeError, MemoryError  # CUDA's and CuPy's too
 
 
 def run(kind, x, W, y, stride, pad):
@@ -27,13 +31,25 @@ def run(kind, x, W, y, stride, pad):
 
     With ``chainer.config.autotune`` by the plan that takes the least time on the first arrays of
     these shapes, otherwise by the one of which cuDNN expects it.
+
+    Raises:
+        RuntimeError: If cuDNN cannot do it.
     """
     config, device = chainer.config, x.device.id
-    plans = plans_of(device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
-                     bool(config.cudnn_deterministic), config.use_cudnn_tensor_core == 'never')
     arrays = {IMAGE: x.data.ptr, FILTER: W.data.ptr, OUTPUT: y.data.ptr}
-    cudnn.set_stream(handle=handles(device), stream=cupy.cuda.get_current_stream().ptr)
-    plans.execute(plans.fastest(arrays) if config.autotune else plans.first, arrays)
+    try:
+        plans = plans_of(device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
+                         bool(config.cudnn_deterministic), config.use_cudnn_tensor_core == 'never')
+        cudnn.set_stream(handle=handles(device), stream=cupy.cuda.get_current_stream().ptr)
+        plan = plans.fastest(arrays) if config.autotune else plans.first
+    except REFUSALS as error:
+        name = cupy.cuda.runtime.getDeviceProperties(device)['name'].decode()
+        raise RuntimeError(
+            f'cuDNN has no plan for {kind} of x {x.shape}, W {W.shape}, y {y.shape}, {x.dtype}, '
+            f'stride {stride}, pad {pad} on GPU {device} ({name}): '
+            f'{textwrap.shorten(str(error), 300)}; the stock engine does it without cuDNN'
+        ) from error
+    plans.execute(plan, arrays, workspace(device, plan[1]).data.ptr)
 
 
 @functools.lru_cache(None)
@@ -57,6 +73,7 @@ class Plans:
 
     def __init__(self, graph, deterministic, strict, device=None):
         self.graph, self.device, self.measured = graph, device, None
+        self.refusal = RuntimeError('none is wanted')  # why the last one could not be had
         graph.validate()
         graph.build_operation_graph()
         graph.create_execution_plans(HEURISTICS)
@@ -75,35 +92,40 @@ class Plans:
         for number in range(self.graph.get_execution_plan_count()):
             try:
                 self.graph.build_plan_at_index(number)
-            except cudnn.cudnnGraphNotSupportedError:  # or not wanted
+            except REFUSALS as error:  # or not wanted
+                self.refusal = error
                 continue
             yield number, self.graph.get_workspace_size_plan_at_index(number)
 
     @functools.cached_property
     def first(self):
-        return next(self.built())
+        for plan in self.built():
+            return plan
+        raise self.refusal
 
     def fastest(self, arrays):
         """Of the first :data:`CANDIDATES`; ``arrays`` are the pointers to compute on."""
         if self.measured is None:
-            self.measured = min(itertools.islice(self.built(), CANDIDATES),
-                                key=lambda plan: self.time(plan, arrays))
+            times = {plan: self.time(plan, arrays)
+                     for plan in itertools.islice(self.built(), CANDIDATES)}
+            if min(times.values(), default=math.inf) == math.inf:
+                raise self.refusal
+            self.measured = min(times, key=times.get)
         return self.measured
 
     def time(self, plan, arrays):
-        start, stop = cupy.cuda.Event(), cupy.cuda.Event()
-        self.execute(plan, arrays)
-        start.record()
-        for _ in range(3):
-            self.execute(plan, arrays)
-        stop.record()
-        stop.synchronize()
-        return cupy.cuda.get_elapsed_time(start, stop)
+        """Milliseconds; infinitely many of a plan that fails, be it for want of memory."""
+        try:
+            memory = cupy.cuda.Memory(max(1, plan[1]))  # no pool's: it goes back with the plan
+            execute = functools.partial(self.execute, plan, arrays, memory.ptr)
+            execute()  # loads what it needs
+            return timing.time(execute)
+        except REFUSALS as error:
+            self.refusal = error
+            return math.inf
 
-    def execute(self, plan, arrays):
-        number, size = plan
-        self.graph._execute_plan_at_index(
-            arrays, workspace(self.device, size).data.ptr, number, handles(self.device))
+    def execute(self, plan, arrays, workspace):
+        self.graph._execute_plan_at_index(arrays, workspace, plan[0], handles(self.device))
 
 
 def describe(kind, dtype, x, w, y, stride, pad, **where):

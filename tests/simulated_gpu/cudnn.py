@@ -1,6 +1,11 @@
-"""As much of nvidia-cudnn-frontend as convolutions need, by NumPy on the host's memory."""
+"""As much of nvidia-cudnn-frontend as convolutions need, by NumPy on the host's memory.
+
+An operation has three plans; a test may let one of them fail, be slow or need more memory.
+"""
+import collections
 import ctypes
 import enum
+import time
 
 import numpy as np
 
@@ -10,12 +15,16 @@ data_type = enum.Enum('data_type', 'FLOAT HALF')
 heur_mode = enum.Enum('heur_mode', 'A B FALLBACK')
 numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
                            'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
-WORKSPACE = 64  # bytes
-streams = {}  # of each handle
+N_PLANS = 3
 PLANS = []  # kind and number of all that have been executed
+FAILURES = {}  # what is raised: of a plan's number at 'build' and 'execute', or by itself of a stage
+SECONDS = collections.defaultdict(float)  # by a plan's number, how much longer it takes
+WORKSPACES = collections.defaultdict(lambda: 64)  # likewise, bytes
+streams = {}  # of each handle
+met = set()  # pairs of both
 
 
-class cudnnGraphNotSupportedError(RuntimeError):
+class cudnnGraphNotSupportedError(Exception):
     pass
 
 
@@ -29,7 +38,16 @@ def create_handle():
 
 
 def set_stream(handle, stream):
+    """For a stream that is new to a handle cuDNN allocates, which a capture may not allow."""
+    if (handle, stream) not in met and runtime.is_capturing():
+        raise RuntimeError('CUDNN_STATUS_NOT_SUPPORTED_CUDA_GRAPH_CAPTURE: a new stream')
+    met.add((handle, stream))
     streams[handle] = stream
+
+
+def fail(*what):
+    if what in FAILURES:
+        raise FAILURES[what]
 
 
 class Tensor:
@@ -90,6 +108,7 @@ class pygraph:
 
     def stage(self, name):
         assert self.stages.pop(0) == name, f'{name} is called out of order'
+        fail(name)
 
     def validate(self):
         self.stage('validate')
@@ -117,26 +136,29 @@ class pygraph:
         self.stage('check_support')
 
     def deselect_workspace_greater_than(self, size):
-        assert self.stages[0] == 'check_support' and size > WORKSPACE
+        assert self.stages[0] == 'check_support' and size > 2 ** 29
 
     def get_execution_plan_count(self):
-        return 3
+        return N_PLANS
 
     def build_plan_at_index(self, number):
         """The first one is not supported."""
-        assert not self.stages and 0 <= number < 3
+        assert not self.stages and 0 <= number < N_PLANS
+        fail('build', number)
         if number == 0:
-            raise cudnnGraphNotSupportedError
+            raise cudnnGraphNotSupportedError('No valid engine configs')
         self.built.add(number)
 
     def get_workspace_size_plan_at_index(self, number):
-        return WORKSPACE if number in self.built else 0
+        return WORKSPACES[number] if number in self.built else 0
 
     def _execute_plan_at_index(self, pointers, workspace, number, handle):
         assert number in self.built and workspace
         assert set(pointers) == {tensor.uid for tensor in self.tensors}
         assert streams[handle] == runtime.get_current_stream().ptr
         PLANS.append((self.kind, number))
+        fail('execute', number)
+        time.sleep(SECONDS[number])
         tensors = [self.image, self.filter, self.output]
         arrays = [t.view(pointers[t.uid]) for t in tensors]
 

@@ -6,6 +6,7 @@ only noted, and done when the graph is launched.
 import collections
 import contextlib
 import ctypes
+import itertools
 import time
 import types
 import weakref
@@ -48,12 +49,15 @@ def forbid_capture(kind, name):
         raise CUDARuntimeError(f'cudaErrorStreamCaptureUnsupported: {name}')
 
 
+numbers = itertools.count(1)
+
+
 class Stream:
 
     null = None
 
     def __init__(self, null=False, non_blocking=False, ptds=False):
-        self.ptr = 0 if null else id(self)
+        self.ptr = 0 if null else next(numbers)
 
     def __enter__(self):
         global current
@@ -99,6 +103,7 @@ class Event:
         pass
 
     def record(self, stream=None):
+        LOG.append(('event', 'record'))
         self.time = time.perf_counter()
         return self
 
@@ -158,8 +163,7 @@ class MemoryPool:
             self.free[size].append(self.allocator(size + 512))
             self.total += size
         block = self.free[size].pop()
-        start = -ctypes.addressof(block) % 512
-        memory = (ctypes.c_char * size).from_buffer(block, start)
+        memory = (ctypes.c_char * size).from_buffer(block.bytes, -block.ptr % 512)
         weakref.finalize(memory, self.free[size].append, block)
         return memory
 
@@ -173,8 +177,11 @@ class MemoryPool:
         self.free.clear()
 
 
-def Memory(size):
-    return ctypes.create_string_buffer(size)
+class Memory:
+
+    def __init__(self, size):
+        self.bytes = ctypes.create_string_buffer(size)
+        self.ptr, self.size = ctypes.addressof(self.bytes), size
 
 
 def MemoryPointer(memory, offset):
