@@ -1,7 +1,7 @@
 // Elementwise functions.  A thread does EACH elements, a block's width apart, and loads them before
 // it stores one, for memory takes its time.
 
-const int EACH = 16 / sizeof(T);
+const int EACH = BYTES / sizeof(T);
 
 #define EACH_ELEMENT                                                                          \
     _Pragma("unroll")                                                                         \

@@ -2,10 +2,8 @@
 import cupy
 
 from engine.gpu import values
-from engine.gpu.kernels import launch
+from engine.gpu.kernels import BYTES, launch
 from engine.layout import has_known_layout, lies_as
-
-BYTES = 16  # of an array that a thread does; the same in activation.cu
 
 
 def relu(x):

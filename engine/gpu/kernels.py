@@ -1,7 +1,8 @@
 """The kernels in CUDA C of this folder.
 
 In their source T is what arrays hold, float or float16; statistics, parameters of batch
-normalization and states of optimizers are always float.
+normalization and states of optimizers are always float.  What it has to know of how it is launched
+is :data:`SHARED`.
 """
 import functools
 import os
@@ -11,6 +12,11 @@ import numpy as np
 
 CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
 THREADS = 256  # of a block, elsewhere
+HELD = 32  # rows of few that a thread holds at most, in normalization.cu
+BYTES = 16  # of an array that a thread does, in activation.cu
+CHUNK = 16384  # elements that a block does, in optimizers.cu
+SHARED = {'CHANNELS': CHANNELS, 'LANES': LANES, 'THREADS': THREADS, 'HELD': HELD, 'BYTES': BYTES,
+          'CHUNK': CHUNK}
 DTYPES = 'fe'  # of what arrays hold: float32 and float16
 
 
@@ -22,7 +28,8 @@ def read(file):
 def source(file, dtype):
     """All in one text: CuPy knows by it what it has compiled before."""
     T = {'f': 'typedef float T;\n', 'e': read('float16.cuh') + 'typedef float16 T;\n'}
-    return T[dtype.char] + read(file + '.cu')
+    shared = ''.join(f'const int {name} = {value};\n' for name, value in SHARED.items())
+    return T[dtype.char] + shared + read(file + '.cu')
 
 
 @functools.lru_cache(None)

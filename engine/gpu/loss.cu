@@ -1,7 +1,5 @@
 // Softmax cross-entropy of (n, classes) logits.
 
-const int THREADS = 256;
-
 // By one block: y is the softmax, loss the mean over the examples whose label is not `ignored`, and
 // coefficient 1 over their number.
 extern "C" __global__ void softmax_cross_entropy(

@@ -1,7 +1,7 @@
 // Batch normalization of the columns of a (rows, channels) matrix.
 //
-// Every kernel has blocks of 32 channels and LANES rows: threadIdx.x is the channel, so that a warp
-// reads 128 bytes in a row.  gridDim.y blocks share the rows of the same channels.
+// Every kernel has blocks of CHANNELS, a warp of them, and LANES rows: threadIdx.x is the channel,
+// so that a warp reads 128 bytes in a row.  gridDim.y blocks share the rows of the same channels.
 //
 // A reduction is one kernel: each block writes its part, and the block that finishes last adds the
 // parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
@@ -11,9 +11,7 @@
 // bounds a multiprocessor has several blocks.  Of a few rows a block holds all of its channels, so
 // that one kernel does what otherwise takes two.
 
-const int LANES = 16;
-const int ROWS = 4;   // that a thread loads at once
-const int HELD = 32;  // that a thread holds at most, of few
+const int ROWS = 4;  // that a thread loads at once
 
 struct Sums {
     float first, second;
@@ -25,7 +23,7 @@ __device__ Sums operator+(Sums a, Sums b) {
 
 // Sums over the lanes of a block, in all of them.
 __device__ Sums over_lanes(Sums sums) {
-    __shared__ Sums all[LANES][32];
+    __shared__ Sums all[LANES][CHANNELS];
     __syncthreads();
     all[threadIdx.y][threadIdx.x] = sums;
     for (int half = LANES / 2; half > 0; half /= 2) {
@@ -66,7 +64,7 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
     return threadIdx.y == 0;
 }
 
-__device__ int my_channel() { return blockIdx.x * 32 + threadIdx.x; }
+__device__ int my_channel() { return blockIdx.x * CHANNELS + threadIdx.x; }
 
 // The rows of a thread, ROWS at a time; of the k-th of these its element of channel c is the i-th.
 #define MY_ROWS                                                                    \
@@ -94,7 +92,7 @@ __device__ void move_along(
 }
 
 // Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
-extern "C" __launch_bounds__(32 * LANES, 4) __global__ void statistics(
+extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void statistics(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         Sums *parts, int *finished, int rows, int channels, float eps, float decay) {
     int c = my_channel();
@@ -124,7 +122,7 @@ extern "C" __launch_bounds__(32 * LANES, 4) __global__ void statistics(
 }
 
 // gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
-extern "C" __launch_bounds__(32 * LANES, 3) __global__ void normalize(
+extern "C" __launch_bounds__(CHANNELS * LANES, 3) __global__ void normalize(
         const T *x, const float *mean, const float *inv_std, const float *gamma,
         const float *beta, const T *residual, T *y, int rows, int channels, int relu) {
     int c = my_channel();
@@ -141,7 +139,7 @@ extern "C" __launch_bounds__(32 * LANES, 3) __global__ void normalize(
 }
 
 // Both of few rows.
-extern "C" __launch_bounds__(32 * LANES) __global__ void normalize_few(
+extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         const float *gamma, const float *beta, const T *residual, T *y, int rows, int channels,
         float eps, float decay, int relu) {
@@ -178,7 +176,7 @@ __device__ float before_relu(const T *gy, const T *y, long long i) {
 }
 
 // Gradients of gamma and beta.
-extern "C" __launch_bounds__(32 * LANES, 4) __global__ void parameter_gradients(
+extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void parameter_gradients(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         float *ggamma, float *gbeta, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
@@ -204,7 +202,7 @@ extern "C" __launch_bounds__(32 * LANES, 4) __global__ void parameter_gradients(
 }
 
 // Gradient of x, and that of the residual if it is asked for.
-extern "C" __launch_bounds__(32 * LANES, 2) __global__ void input_gradient(
+extern "C" __launch_bounds__(CHANNELS * LANES, 2) __global__ void input_gradient(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, const float *ggamma, const float *gbeta, T *gx, T *gresidual, int rows,
         int channels) {
@@ -228,7 +226,7 @@ extern "C" __launch_bounds__(32 * LANES, 2) __global__ void input_gradient(
 }
 
 // Both of few rows.
-extern "C" __launch_bounds__(32 * LANES) __global__ void gradients_of_few(
+extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void gradients_of_few(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, float *ggamma, float *gbeta, T *gx, T *gresidual, int rows,
         int channels) {
@@ -260,7 +258,7 @@ extern "C" __launch_bounds__(32 * LANES) __global__ void gradients_of_few(
 }
 
 // Sums of the channels.
-extern "C" __launch_bounds__(32 * LANES, 4) __global__ void channel_sums(
+extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void channel_sums(
         const T *x, T *sum, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();
     Sums sums = {0, 0};

@@ -9,10 +9,10 @@ import functools
 import cupy
 import numpy as np
 
-from engine.gpu.kernels import CHANNELS, LANES, kernel, typed
+from engine.gpu.kernels import CHANNELS, HELD, LANES, kernel, typed
 
-FEW = 32 * LANES  # rows, of which a block holds its channels
-ROWS = 8  # that a thread reads at least, where there are enough
+FEW = HELD * LANES  # rows, of which a block holds its channels
+LEAST = 8  # rows that a thread reads, where there are enough
 WAVES = 4  # blocks that a multiprocessor gets at most
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
@@ -86,7 +86,7 @@ def grid(x):
     rows, channels = x.shape
     tiles = -(-channels // CHANNELS)
     most = max(1, WAVES * multiprocessors(x.device.id) // tiles)
-    return tiles, min(-(-rows // (LANES * ROWS)), most)
+    return tiles, min(-(-rows // (LANES * LEAST)), most)
 
 
 def run(name, x, *arguments):

@@ -17,8 +17,6 @@ struct Chunk {
     int tensor, number;
 };
 
-const int CHUNK = 16384;
-
 #define FOR_EACH_ELEMENT                                                   \
     long long begin = (long long)chunks[blockIdx.x].number * CHUNK;        \
     long long end = min(begin + CHUNK, p.size);                            \

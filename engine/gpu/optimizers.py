@@ -3,11 +3,10 @@ import cupy
 import numpy as np
 
 from engine.gpu import values
-from engine.gpu.kernels import THREADS, kernel
+from engine.gpu.kernels import CHUNK, THREADS, kernel
 
 TENSOR = np.dtype([('w', 'u8'), ('g', 'u8'), ('first', 'u8'), ('second', 'u8'), ('copy', 'u8'),
                    ('size', 'i8'), ('decay', 'f4'), ('unused', 'f4')])
-CHUNK = 16384  # elements of a block; the same in optimizers.cu
 
 
 def update(name, tensors, factors, overflow=None):
