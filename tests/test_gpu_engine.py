@@ -119,6 +119,26 @@ def test_batch_normalization_of_many_rows(n, h, w, dtype):
                 normal(65))
 
 
+@pytest.mark.parametrize('resident', [1, 2, 3])
+def test_many_rows_are_shared_by_as_many_blocks_as_run_at_once(monkeypatch, resident):
+    cupy = pytest.importorskip('cupy')
+    if not hasattr(cupy, 'LOG'):
+        pytest.skip('says how many blocks a multiprocessor of a simulated GPU holds')
+    engine.backends.use_gpu()
+    from engine.gpu import kernels, normalization
+    monkeypatch.setattr(cupy.cuda.driver, 'occupancyMaxActiveBlocksPerMultiprocessor',
+                        lambda function, threads, shared: resident * (threads == 512))
+    kernels.resident.cache_clear()
+    multiprocessors = cupy.cuda.Device(0).attributes['MultiProcessorCount']
+    for channels, tiles in (20, 1), (65, 3):
+        x = cupy.empty((2 ** 16, channels), np.float32)
+        for name in 'normalize', 'channel_sums':
+            assert normalization.grid(name, x) == (tiles, resident * multiprocessors // tiles)
+    few = cupy.empty((129, 20), np.float32)
+    assert normalization.grid('normalize', few) == (1, min(2, resident * multiprocessors))
+    kernels.resident.cache_clear()
+
+
 @both
 def test_batch_normalization_with_fixed_statistics(dtype):
     x, mean, var = normal(4, 8, 5, 5, dtype=dtype), normal(8), 1 + normal(8) ** 2

@@ -46,6 +46,15 @@ def module(file, dtype):
     return cupy.RawModule(code=source(file, dtype))
 
 
+@functools.lru_cache(None)
+def resident(file, name, dtype, threads, device):
+    """How many blocks of a kernel, of so many threads, a GPU holds at once."""
+    with cupy.cuda.Device(device) as gpu:
+        of_one = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+            kernel(file, name, dtype).kernel.ptr, threads, 0)
+        return of_one * gpu.attributes['MultiProcessorCount']
+
+
 def launch(file, name, dtype, n, *arguments):
     """Run a kernel with ``n`` threads at least; Python's integers are passed as int."""
     blocks = -(-n // THREADS)

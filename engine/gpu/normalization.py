@@ -9,11 +9,10 @@ import functools
 import cupy
 import numpy as np
 
-from engine.gpu.kernels import CHANNELS, HELD, LANES, kernel, typed
+from engine.gpu.kernels import CHANNELS, HELD, LANES, kernel, resident, typed
 
 FEW = HELD * LANES  # rows, of which a block holds its channels
 LEAST = 8  # rows that a thread reads, where there are enough
-WAVES = 4  # blocks that a multiprocessor gets at most
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
 
@@ -81,16 +80,17 @@ def per_channel(x):
     return cupy.empty(x.shape[1], np.float32)
 
 
-def grid(x):
-    """Blocks over the channels, and blocks that share the rows."""
+def grid(name, x):
+    """Blocks over the channels, and blocks that share the rows, no more than run at once."""
     rows, channels = x.shape
     tiles = -(-channels // CHANNELS)
-    most = max(1, WAVES * multiprocessors(x.device.id) // tiles)
+    blocks = resident('normalization', name, x.dtype, CHANNELS * LANES, x.device.id)
+    most = max(1, blocks // tiles)
     return tiles, min(-(-rows // (LANES * LEAST)), most)
 
 
 def run(name, x, *arguments):
-    kernel('normalization', name, x.dtype)(grid(x), (CHANNELS, LANES), typed(arguments))
+    kernel('normalization', name, x.dtype)(grid(name, x), (CHANNELS, LANES), typed(arguments))
 
 
 def run_few(name, x, *arguments):
@@ -99,14 +99,9 @@ def run_few(name, x, *arguments):
 
 
 def reduce(name, x, *arrays, after=()):
-    tiles, shares = grid(x)
+    _, shares = grid(name, x)
     parts = cupy.empty((shares, x.shape[1], 2), np.float32) if shares > 1 else None
     run(name, x, *arrays, parts, counters(x.device.id), *x.shape, *after)
-
-
-@functools.lru_cache(None)
-def multiprocessors(device):
-    return cupy.cuda.Device(device).attributes['MultiProcessorCount']
 
 
 @functools.lru_cache(None)

@@ -34,7 +34,7 @@ def install():
         fuse=lambda *args, **kwargs: lambda function: function)
     cupy.__getattr__ = function_of_numpy
     cupy.cuda = module(
-        'cupy.cuda', is_available=lambda: True, runtime=runtime.RUNTIME,
+        'cupy.cuda', is_available=lambda: True, runtime=runtime.RUNTIME, driver=runtime.DRIVER,
         **{name: getattr(runtime, name) for name in (
             'Device', 'Event', 'Graph', 'Memory', 'MemoryPointer', 'MemoryPool', 'Stream',
             'get_current_stream', 'get_elapsed_time', 'set_allocator', 'using_allocator')})

@@ -215,6 +215,15 @@ def get_current_stream():
     return current
 
 
+def resident_blocks(function, threads, shared):
+    """Of one multiprocessor, if registers are enough."""
+    assert function and shared == 0
+    return 2048 // threads
+
+
+DRIVER = types.SimpleNamespace(occupancyMaxActiveBlocksPerMultiprocessor=resident_blocks)
+
+
 def properties(device):
     return {'name': b'simulated GPU', 'major': 9, 'minor': 0, 'totalGlobalMem': 2 ** 34}
 
