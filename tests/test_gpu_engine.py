@@ -329,16 +329,32 @@ def errors_of_gradients(network, n, dtype):
             for found in (gradients('@numpy'), on_gpu(lambda: gradients(DEVICE)))]
 
 
+def assert_as_near_to_float64(network, n, dtype, loss, gradients):
+    """The engine is as near to float64 as stock Chainer on a CPU, but for these bounds.
+
+    Args:
+        loss (float): What its relative error may be beside one and a half of stock's.
+        gradients (float): How many times that of stock's the distance of its gradients may be.
+    """
+    stock, fast = errors_of_gradients(network, n, dtype)
+    found = (f'relative error of the loss {fast[0]:.2e}, of stock Chainer {stock[0]:.2e}; '
+             f'distance of the gradients {fast[1]:.3e}, of stock Chainer {stock[1]:.3e}: '
+             f'{fast[1] / stock[1]:.2f} times')
+    print(found)
+    assert fast[0] < loss + 1.5 * stock[0] and 0 < fast[1] <= gradients * stock[1], found
+
+
 @pytest.mark.parametrize('stem, n', [('imagenet', 16), ('cifar', 4)])
-def test_a_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem, n):
-    stock, fast = errors_of_gradients(lambda: ResNet50(5, stem), n, np.dtype('f'))
-    assert fast[0] < 1e-4 + 1.5 * stock[0] and fast[1] <= 2 * stock[1]
+def test_a_float32_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem, n):
+    # The error of a sum of K products grows with the square root of the numbers that are added one
+    # after another: K of them in a kernel, K / 16 in each of the 16 partial sums of a CPU's BLAS.
+    assert_as_near_to_float64(lambda: ResNet50(5, stem), n, np.dtype('f'), 1e-4, 16 ** .5)
 
 
-def test_and_so_is_a_step_in_mixed16():
+def test_a_mixed16_step_is_as_near_to_float64_as_stock_chainers():
     """Of a few layers: gradients of ResNet-50 on a few images are noise in float16."""
-    stock, fast = errors_of_gradients(Network, 16, chainer.mixed16)
-    assert fast[0] < 1e-3 + 1.5 * stock[0] and 0 < fast[1] <= 1.5 * stock[1]
+    # Rounding to float16, which is in the same places, hides in which order float32 is added.
+    assert_as_near_to_float64(Network, 16, chainer.mixed16, 1e-3, 1.5)
 
 
 def test_float64_is_chainers():

@@ -124,7 +124,7 @@ def test_a_hundred_replayed_steps_are_bit_for_bit_the_eager_ones(rate, mixup_hid
 
 @pytest.mark.parametrize('rate', OPTIMIZERS)
 @pytest.mark.parametrize('scaling', [{'interval': 10}, {'scale': 128.}], ids=['dynamic', 'static'])
-def test_and_so_they_are_in_mixed16(rate, scaling):
+def test_replayed_steps_in_mixed16_are_bit_for_bit_the_eager_ones(rate, scaling):
     eager, replayed = (train(graph, 60, rate, scaling=scaling) for graph in (False, True))
     assert len(set(eager[0])) > 50 and all(np.isfinite(eager[0]))
     assert_equal(eager, replayed)
