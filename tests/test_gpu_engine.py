@@ -82,6 +82,13 @@ def test_convolutions_of_a_network(n, channels, out, size, kernel, stride, pad):
 
 
 @both
+def test_convolutions_by_the_fastest_plans(dtype):
+    with chainer.using_config('autotune', True):
+        assert_same(lambda *a: F.convolution_2d(*a, stride=2, pad=1),
+                    normal(4, 8, 9, 9, dtype=dtype), normal(16, 8, 3, 3, dtype=dtype))
+
+
+@both
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 20), st.booleans())
 def test_linear(dtype, n, channels, out, bias):

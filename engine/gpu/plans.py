@@ -37,10 +37,10 @@ def run(kind, x, W, y, stride, pad):
     """
     config, device = chainer.config, x.device.id
     arrays = {IMAGE: x.data.ptr, FILTER: W.data.ptr, OUTPUT: y.data.ptr}
+    cudnn.set_stream(handle=handles(device), stream=cupy.cuda.get_current_stream().ptr)
     try:
         plans = plans_of(device, kind, x.dtype.char, x.shape, W.shape, y.shape, stride, pad,
                          bool(config.cudnn_deterministic), config.use_cudnn_tensor_core == 'never')
-        cudnn.set_stream(handle=handles(device), stream=cupy.cuda.get_current_stream().ptr)
         plan = plans.fastest(arrays) if config.autotune else plans.first
     except REFUSALS as error:
         name = cupy.cuda.runtime.getDeviceProperties(device)['name'].decode()
