@@ -386,7 +386,7 @@ def test_float32_weights_lie_as_the_weights_even_if_stock_chainer_made_them():
             for parameter in model.params():
                 parameter.grad = model.device.send(normal(*parameter.shape, seed=i, dtype='e'))
             optimizer.update()
-        return [array for p in model.params() for array in (p.array, p.update_rule._fp32_param.array)]
+        return [a for p in model.params() for a in (p.array, p.update_rule._fp32_param.array)]
     expected = compute('@numpy', None)
     found = compute(DEVICE, 1)
     for one, other in zip(expected, found, strict=True):

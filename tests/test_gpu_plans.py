@@ -102,8 +102,8 @@ def test_only_the_fastest_keeps_memory(cudnn, monkeypatch):
 
 
 REFUSED = (r'^cuDNN has no plan for fprop of x \(2, 8, 8, 3\), W \(5, 3, 3, 3\), y \(2, 6, 6, 5\), '
-           r'float32, stride \(1, 1\), pad \(0, 0\) on GPU 0 \(simulated GPU\): {}; the stock engine '
-           'does it without cuDNN$')
+           r'float32, stride \(1, 1\), pad \(0, 0\) on GPU 0 \(simulated GPU\): {}; the stock '
+           'engine does it without cuDNN$')
 
 
 @pytest.mark.parametrize('autotune', [False, True])

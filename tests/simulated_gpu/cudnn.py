@@ -17,7 +17,7 @@ numerical_note = enum.Enum('numerical_note', 'TENSOR_CORE DOWN_CONVERT_INPUTS '
                            'REDUCED_PRECISION_REDUCTION NONDETERMINISTIC')
 N_PLANS = 3
 PLANS = []  # kind and number of all that have been executed
-FAILURES = {}  # what is raised: of a plan's number at 'build' and 'execute', or by itself of a stage
+FAILURES = {}  # what is raised: at ('build', number), ('execute', number) or a stage, (name,)
 SECONDS = collections.defaultdict(float)  # by a plan's number, how much longer it takes
 WORKSPACES = collections.defaultdict(lambda: 64)  # likewise, bytes
 streams = {}  # of each handle
