@@ -89,6 +89,25 @@ def test_convolutions_by_the_fastest_plans(dtype):
 
 
 @both
+@pytest.mark.parametrize('kernel, pad, stride', [
+    ((3, 3), (1, 1), (1, 1)), ((3, 3), (1, 1), (2, 2)), ((2, 3), (1, 1), (2, 1)),
+    ((3, 1), (1, 0), (1, 1)), ((1, 1), (1, 0), (3, 1)), ((5, 3), (2, 1), (1, 1))])
+def test_on_maps_of_one_pixel_only_the_tap_that_meets_it_is_multiplied(
+        kernel, pad, stride, dtype, monkeypatch):
+    on_gpu(lambda: [])  # the engine's modules are imported
+    from engine.gpu import plans
+    run, filters = plans.run, {}
+
+    def watched(kind, x, W, *rest):
+        filters[kind] = W.shape[1:3]
+        run(kind, x, W, *rest)
+    monkeypatch.setattr(plans, 'run', watched)
+    assert_same(lambda *a: F.convolution_2d(*a, stride=stride, pad=pad),
+                normal(4, 5, 1, 1, dtype=dtype), normal(6, 5, *kernel, dtype=dtype))
+    assert filters == {'fprop': (1, 1), 'dgrad': (1, 1), 'wgrad': kernel}
+
+
+@both
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 20), st.booleans())
 def test_linear(dtype, n, channels, out, bias):
