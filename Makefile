@@ -6,8 +6,9 @@
 # make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
 # make bench                 seconds of a training step beside PyTorch's, images a second of the data
 #                            path: some ten minutes; DEVICE=0 measures on that GPU instead
-# make gpu-check             on a machine with a GPU: its tests, a short benchmark and short runs of
-#                            both scripts, ten minutes at most; the result is in gpu-check/
+# make gpu-check             on a machine with a GPU: its tests, a benchmark, a profile and the
+#                            comparison on CIFAR-10 for as long as fits into ten minutes; the result
+#                            is in gpu-check/ and gpu-check.tar.gz.  CHECK="tests step" picks parts
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
 # uses an interpreter as it is, without a virtual environment and without a network.
