@@ -33,7 +33,7 @@ from recipe import dataset, device, run_directory
 from recipe.errors import Invalid, one_line_errors
 from recipe.options import LINE, RATE, SEED, Parser
 
-NEEDS = {'tests': 100, 'step': 150, 'profile': 40, 'train': 300}  # seconds, of each part
+NEEDS = {'tests': 100, 'step': 200, 'profile': 60, 'train': 250}  # seconds, of each part
 GRACE = 10  # seconds of its time in which a part that has not ended may still do so
 CLOSING = 3  # seconds of the whole time for the last archive
 BOTH_STEMS = '--case', 'resnet50-imagenet', '--case', 'resnet50-cifar'
@@ -55,7 +55,8 @@ def command_of(part, seconds, args):
             'pytorch channels-last', 'pytorch graph', 'compile graph']
         if not has('torch'):
             contestants = [c for c in contestants if c.split()[0] not in ('pytorch', 'compile')]
-        small = ['--batch', '2', '--rounds', '2', '--steps', '2'] if on_cpu else ['--batch', '128']
+        small = ['--batch', '2', '--rounds', '2', '--steps', '2'] if on_cpu else [
+            '--batch', '128', '--rounds', '5']
         return ['-m', 'benchmarks.gpu_training_step', '--device', args.device, *BOTH_STEMS,
                 '--precision', 'tf32', *small, '--budget', f'{seconds:.0f}',
                 '--json', at('step.json'),

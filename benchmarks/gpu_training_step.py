@@ -214,9 +214,11 @@ class Row:
 
     def __init__(self, start, contestants, args, end, keep):
         self.start, self.args, self.end, self.keep = start, args, end, keep
-        turns = 2 * TURN * args.rounds * len(contestants) + PROFILING
         began = time.monotonic()
-        self.deadline = max(end - turns, began + (end - began) / 2)  # for preparing
+        turns = 1.5 * TURN * args.rounds * len(contestants) + PROFILING
+        preparing = max(end - began - turns, (end - began) / 2)
+        self.deadline = began + preparing
+        self.limit = min(args.limit, preparing / 2)  # one that hangs leaves time to the others
         self.workers = {contestant: start(contestant) for contestant in contestants}
         self.answers = {}  # what a contestant said of itself when it was prepared
         self.results = {}
@@ -257,12 +259,12 @@ class Row:
             try:
                 began = time.monotonic()
                 self.answers[contestant] = self.workers[contestant].ask(
-                    'prepare', limit=min(left, self.args.limit))
+                    'prepare', limit=min(left, self.limit))
                 self.answers[contestant]['seconds'] = time.monotonic() - began
                 ready.append(contestant)
                 self.say(contestant, f'ready after {time.monotonic() - began:.0f} s')
             except TimeOut as failure:
-                if left < self.args.limit:
+                if left < self.limit:
                     self.say(contestant, 'left out, the time is up')
                 else:
                     self.fail(contestant, failure)

@@ -120,7 +120,7 @@ class WatchedKernel:
     def __call__(self, grid, block, arguments):
         arrays = [a for a in arguments if hasattr(a, 'nbytes') and hasattr(a, 'device')]
         arrays = [a for a in arrays if a.dtype.kind == 'f' or a.ndim > 1]  # no counters, no labels
-        with self.ledger.operation(self.name, by(arrays[0].shape), 0,
+        with self.ledger.operation(self.name, by(arrays[0].shape) if arrays else '', 0,
                                    sum(a.nbytes for a in arrays)):
             self.launched(grid, block, arguments)
 

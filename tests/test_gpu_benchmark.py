@@ -84,7 +84,7 @@ class Ready:
     def ask(self, request, *arguments, limit):
         if request == 'prepare':
             if self.ms is None:
-                raise TimeOut('no result')
+                raise TimeOut(f'no result within {limit:.0f} s')
             return {'ms': self.ms, 'parameters': 7, 'free': None, 'peak': 0}
         return {'ms': self.ms, 'host_ms': 1, 'wall_ms': self.ms, 'peak': 0, 'loss': 1.}
 
@@ -128,10 +128,16 @@ def test_a_row_is_kept_after_each_round(workers):
     assert kept[-1]['pytorch_best_to_engine'] == 3 and kept[-1]['pytorch_eager_to_engine'] == 4
 
 
-def test_a_contestant_that_is_not_ready_in_time_is_left_out(workers, capsys):
-    row = measured(workers(engine=2., pytorch=None))[-1]
-    assert list(row['results']) == ['engine']
-    assert 'pytorch: left out, the time is up' in capsys.readouterr().out
+def test_a_contestant_that_hangs_leaves_time_to_the_others(workers, capsys):
+    row = measured(workers(engine_graph=None, engine=2.))[-1]
+    assert row['results']['engine graph'] == {'failed': 'no result within 24 s'}
+    assert row['engine_best'] == 'engine'
+
+
+def test_contestants_for_which_there_is_no_time_are_left_out(workers, capsys):
+    row = measured(workers(engine=2., pytorch=3.), seconds=0)[-1]
+    assert row['results'] == {}
+    assert capsys.readouterr().out.count('left out, the time is up') == 2
 
 
 def test_there_is_time_for_those_contestants_that_took_less_than_what_is_left():

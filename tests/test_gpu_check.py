@@ -40,13 +40,12 @@ def test_each_part_gets_its_share_of_what_is_left(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, 'run', run)
     args = arguments(tmp_path, 'train', 'tests', 'step')
     os.makedirs(args.out)
-    needs = gpu_check.NEEDS
-    gpu_check.run_all(args, time.monotonic() + sum(
-        needs[part] for part in ('tests', 'step', 'train')), {'parts': []})
+    tests, step, train = (gpu_check.NEEDS[part] for part in ('tests', 'step', 'train'))
+    total = tests + step + train
+    gpu_check.run_all(args, time.monotonic() + total, {'parts': []})
     # Each took no time here, so that the last has all of it.
-    assert given == [('tests', needs['tests']),
-                     ('step', round(550 * needs['step'] / (needs['step'] + needs['train']))),
-                     ('train', 550)]
+    assert given == [('tests', tests), ('step', round(total * step / (step + train))),
+                     ('train', total)]
 
 
 @pytest.mark.parametrize('given, valid', [
@@ -86,7 +85,7 @@ def test_the_step_is_that_of_both_stems_beside_all_that_is_installed(monkeypatch
         monkeypatch.setattr(gpu_check, 'has', lambda package: there)
         command = ' '.join(gpu_check.command_of('step', 100, options()))
         assert '--case resnet50-imagenet --case resnet50-cifar' in command
-        assert '--batch 128 --budget 100' in command
+        assert '--batch 128 --rounds 5 --budget 100' in command
         for name in 'engine graph autotune', 'engine graph', 'engine autotune', 'engine', 'chainer':
             assert f'--contestant {name}' in command
         for name in 'pytorch channels-last', 'pytorch graph', 'compile graph':
