@@ -1,20 +1,21 @@
-"""What a machine with a GPU has to show, within a given time; the results lie in one folder.
+"""Test, measure and train on a GPU within a given time; all results go into one folder.
 
-    python -m benchmarks.gpu_check --out gpu-check                        all of it, ten minutes
-    python -m benchmarks.gpu_check --out one --seconds 240 tests step     these parts
-    python -m benchmarks.gpu_check --out try --device cpu --dataset digits   tries it without a GPU
+    python -m benchmarks.gpu_check --out gpu-check                           everything: ten minutes
+    python -m benchmarks.gpu_check --out one --seconds 300 tests step        two of the parts
+    python -m benchmarks.gpu_check --out try --device cpu --dataset digits   a trial without a GPU
 
 tests     all tests that need a GPU; failures.txt gets each failure as it happens
-step      a training step of ResNet-50 with both stems, batch 128, beside stock Chainer's and
-          PyTorch's: gpu_training_step.py
-profile   the engine's step, kernel by kernel: step_profile.py
-train     pairs of runs with and without mixup, as many as fit, and their comparison:
-          paired_training.py
+step      gpu_training_step.py: a training step of ResNet-50 with both stems, batch 128, beside
+          stock Chainer's and PyTorch's
+profile   step_profile.py: the engine's step, kernel by kernel
+train     paired_training.py: as many pairs of runs with and without mixup as fit, and their
+          comparison
 
-The parts follow one another in this order.  The time is divided among them by what they need; what
-one leaves goes to the next.  One whose time is up is ended, and what it has found so far is kept.
-What a part printed is in OUT/PART.log, the GPU's memory over time in OUT/PART.memory.csv;
-summary.json says how each ended, and OUT.tar.gz has all but weights, half a minute old at most.
+The parts run in this order.  The time is divided among them by what they need; what one leaves
+unused goes to the next.  A part that runs out of time is stopped, and its results so far are kept.
+OUT/PART.log has what a part printed, OUT/PART.memory.csv the GPU's memory over time, and
+summary.json how each part ended.  OUT.tar.gz holds all of it but weights, and is never more than
+half a minute old, so that a call that is killed leaves its results too.
 """
 import contextlib
 import importlib.util
@@ -40,7 +41,7 @@ BOTH_STEMS = '--case', 'resnet50-imagenet', '--case', 'resnet50-cifar'
 
 
 def command_of(part, seconds, args):
-    """What Python is called with, to end by itself within ``seconds`` if it can."""
+    """Python's arguments for a part, which ends by itself within ``seconds`` if it can."""
     def at(name):
         return os.path.join(args.out, name)
     on_cpu = args.device == 'cpu'
@@ -80,7 +81,7 @@ def grace(seconds):
 
 
 def run(part, seconds, command, out, **environment):
-    """How a part ended, and what it took."""
+    """Run a part for so many seconds at most; gives its entry of summary.json."""
     print(f'{part}, {seconds:.0f} s: python {" ".join(command)}', flush=True)
     start = time.monotonic()
     log = os.path.join(out, part + '.log')
@@ -107,8 +108,8 @@ def start_python(command, log, **environment):
 
 
 def end(process, deadline):
-    """By SIGINT, at which tests report, a benchmark keeps its rows and a training its state; then,
-    at the deadline, by SIGKILL."""
+    """End a process and what it has started: by SIGINT, at which tests report and trainings save
+    their state, and at the deadline by SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -138,7 +139,7 @@ def memory_watched(out, name):
 
 @contextlib.contextmanager
 def compiling(args, seconds):
-    """PyTorch compiles what ``step`` needs, beside the tests, and keeps it in its own cache."""
+    """Let PyTorch compile beside the tests what ``step`` needs; it keeps that in its own cache."""
     if args.device == 'cpu' or not has('torch'):
         yield
         return

@@ -2,14 +2,14 @@
 
     python -m benchmarks.paired_training --device 0 --seconds 480 --seeds 0 1 2 --out runs/blog
 
-Whatever is no option of its own goes to both scripts, as with recipe.pairs; without any it is the
+Options that are not listed below go to both scripts, as with recipe.pairs; without any it is the
 blog post's recipe.
 
-How many pairs train at once is measured first, for some epochs each: another pair is added as long
-as all together then get through more epochs in the same time.  As many pairs as fit are trained for
-the recipe's number of epochs, or if not even one does, one pair for as many as fit, the schedule of
-the learning rate stretched over them, for both methods alike.  A run that the end of the time cuts
-off leaves a snapshot and is no part of the comparison; the exit status is then 3.
+First it is measured how many pairs should train at once: one more is added as long as all together
+then get through more epochs in the same time.  Then as many pairs as fit are trained for the
+recipe's number of epochs.  If not even one fits, one pair is trained for as many epochs as do; the
+schedule of the learning rate spans these, for both methods alike.  A run that is cut off by the end
+of the time leaves a snapshot and takes no part in the comparison; the exit status is then 3.
 """
 import contextlib
 import datetime

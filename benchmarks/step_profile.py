@@ -1,17 +1,17 @@
-"""The engine's training step on a GPU, kernel by kernel: what to mend first.
+"""The engine's training step on a GPU, kernel by kernel, to see what to improve first.
 
     python -m benchmarks.step_profile --device 0
     python -m benchmarks.step_profile --device 0 --case resnet50-cifar --batch 256
 
-An operation is a convolution by cuDNN, which may launch several kernels, or a kernel of the engine.
-Its floor is the longer of two times: its multiplications and additions at the rate of a large
-product of matrices, and the bytes of the arrays that it is given, each once, at the rate of a large
-copy; both rates are measured in the same call.  Operations of one kind and shape are one row, and
-the row that has the most time beyond its floor stands first.  Kernels that CuPy launches by itself
-have no floor here.
+An operation is a convolution by cuDNN, which may launch several kernels, or one kernel of the
+engine.  Its floor is the longer of two times: that of its multiplications and additions at the rate
+of a large matrix product, and that of the bytes of the arrays it is given, each counted once, at
+the rate of a large copy; both rates are measured in the same call.  A row is all operations of one
+kind and shape, and the rows that take the most time beyond their floors stand first.  Kernels that
+CuPy launches by itself are listed too, without a floor.
 
-Times are those of an eager step, by PyTorch's profiler, and so without the gaps between kernels;
-the step replayed from a CUDA graph is timed beside them.  Without PyTorch there are no times.
+The times are those of an eager step by PyTorch's profiler, without the gaps between kernels; the
+step replayed from a CUDA graph is timed beside them.  Without PyTorch there are no times.
 """
 import bisect
 import collections
@@ -163,7 +163,7 @@ def attributed(events):
     for event in events:
         kind = event.get('cat', '')
         if kind in ('cuda_runtime', 'cuda_driver'):
-            launches[event['args'].get('correlation')] = event
+            launches[correlation(event)] = event
         elif kind == 'user_annotation' and event['name'].startswith(MARK):
             marks[event['tid']].append((event['ts'], event['ts'] + event['dur'],
                                         int(event['name'][len(MARK):])))
@@ -173,7 +173,7 @@ def attributed(events):
         found.sort()
 
     def operation(event):
-        launch = launches.get(event['args'].get('correlation'))
+        launch = launches.get(correlation(event))
         if launch is None:
             return None
         found = marks[launch['tid']]
@@ -186,6 +186,11 @@ def attributed(events):
             known.setdefault(number, [])
         place.append((event['dur'] / 1e3, event['name']))
     return known, others
+
+
+def correlation(event):
+    """The number that a kernel and its launch share."""
+    return event.get('args', {}).get('correlation')
 
 
 def rows_of(operations, known, others, rates, steps):
