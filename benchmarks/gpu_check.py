@@ -13,7 +13,7 @@ train     paired_training.py: as many pairs of runs with and without mixup as fi
 
 The parts run in this order.  The time is divided among them by what they need; what one leaves
 unused goes to the next.  A part that runs out of time is stopped, and its results so far are kept.
-OUT/PART.log has what a part printed, OUT/PART.memory.csv the GPU's memory over time, and
+OUT/PART.log has what a part printed, OUT/PART.gpu.csv the GPU's memory and load over time, and
 summary.json how each part ended.  OUT.tar.gz holds all of it but weights, and is never more than
 half a minute old, so that a call that is killed leaves its results too.
 """
@@ -48,7 +48,7 @@ def command_of(part, seconds, args):
     if part == 'tests':
         in_parallel = ['-n', str(min(8, os.cpu_count()))] if has('xdist') else []
         return ['-m', 'pytest', '-m', 'gpu', '-q', '-rs', '--tb=short', *in_parallel,
-                '-p', 'no:benchmark',  # beside xdist it warns, and a warning is an error
+                '-W', 'default', '-p', 'no:benchmark',  # what else is there may warn
                 '-p', 'benchmarks.failures', '--failures', at('failures.txt')]
     if part == 'step':
         contestants = ['engine', 'pytorch channels-last', 'chainer'] if on_cpu else [
@@ -85,7 +85,7 @@ def run(part, seconds, command, out, **environment):
     print(f'{part}, {seconds:.0f} s: python {" ".join(command)}', flush=True)
     start = time.monotonic()
     log = os.path.join(out, part + '.log')
-    with open(log, 'w') as file, memory_watched(out, part):
+    with open(log, 'w') as file, gpu_watched(out, part):
         process = start_python(command, file, **environment)
         try:
             status = process.wait(seconds - grace(seconds))
@@ -122,13 +122,13 @@ def end(process, deadline):
 
 
 @contextlib.contextmanager
-def memory_watched(out, name):
-    """PART.memory.csv gets the GPU's memory in use every ten seconds, where nvidia-smi is there."""
+def gpu_watched(out, part):
+    """PART.gpu.csv gets the GPU's memory in use and load every ten seconds, by nvidia-smi."""
     if not shutil.which('nvidia-smi'):
         yield
         return
-    with open(os.path.join(out, name + '.memory.csv'), 'w') as file:
-        watch = subprocess.Popen(['nvidia-smi', '--query-gpu=timestamp,memory.used',
+    with open(os.path.join(out, part + '.gpu.csv'), 'w') as file:
+        watch = subprocess.Popen(['nvidia-smi', '--query-gpu=timestamp,memory.used,utilization.gpu',
                                   '--format=csv,nounits', '-l', '10'], stdout=file)
         try:
             yield
