@@ -93,7 +93,7 @@ class Plans:
             try:
                 self.graph.build_plan_at_index(number)
             except REFUSALS as error:  # or not wanted
-                self.refusal = error
+                self.refusal = error.with_traceback(None)
                 continue
             yield number, self.graph.get_workspace_size_plan_at_index(number)
 
@@ -121,7 +121,7 @@ class Plans:
             execute()  # loads what it needs
             return timing.time(execute)
         except REFUSALS as error:
-            self.refusal = error
+            self.refusal = error.with_traceback(None)  # which would keep the memory
             return math.inf
 
     def execute(self, plan, arrays, workspace):

@@ -216,7 +216,7 @@ def get_current_stream():
 
 
 def resident_blocks(function, threads, shared):
-    """Of one multiprocessor, if registers are enough."""
+    """The blocks that a multiprocessor holds, if registers are enough."""
     assert function and shared == 0
     return 2048 // threads
 
