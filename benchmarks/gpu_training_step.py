@@ -16,8 +16,8 @@ FILE gets each row as it is after each round of turns; the next call leaves out 
 there, if they were made by the same code with the same versions on the same device.  What a
 contestant that failed wrote to stderr is in FILE.log.
 
-With --budget, seconds that the rows share, the call ends in time: contestants for which none is
-left are left out, those last in the list first.  The exit status is then 3.
+With --budget, seconds that the rows share, the call ends in time and leaves out the contestants
+that are not ready by then.  The exit status is then 3.
 """
 import contextlib
 import hashlib
@@ -40,7 +40,9 @@ from recipe.options import COUNT, LINE, RATE, Parser
 BATCHES = 128, 256, 1024
 PRECISIONS = 'tf32', 'fp16'
 TURN, FEWEST, MOST = .2, 3, 50  # seconds and steps
-PROFILING = 10  # seconds, in which kernels are counted
+PROFILING = 15  # seconds, in which kernels are counted
+PATIENCE = 40  # seconds that a contestant may take in any case while others wait
+ROW = 60  # seconds, of which no row gets less while others wait
 TARGET = 'resnet50-imagenet', 128, 4  # times as fast as eager PyTorch
 MEASURED = ('mixup.py', 'model', 'engine', 'benchmarks/contestants.py', 'benchmarks/devices.py',
             'benchmarks/networks_chainer.py', 'benchmarks/networks_torch.py')
@@ -77,6 +79,8 @@ def parse_args(argv=None):
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(args.json), exist_ok=True)
     check_writable(args.json)
+    if args.budget:
+        args.limit = min(args.limit, args.budget)
     return args
 
 
@@ -218,7 +222,8 @@ class Row:
         turns = 1.5 * TURN * args.rounds * len(contestants) + PROFILING
         preparing = max(end - began - turns, (end - began) / 2)
         self.deadline = began + preparing
-        self.limit = min(args.limit, preparing / 2)  # one that hangs leaves time to the others
+        # One that hangs leaves time to the others.
+        self.limit = min(args.limit, max(PATIENCE, preparing / 2))
         self.workers = {contestant: start(contestant) for contestant in contestants}
         self.answers = {}  # what a contestant said of itself when it was prepared
         self.results = {}
@@ -290,8 +295,9 @@ class Row:
                 break
             for contestant in list(turns):
                 try:
+                    left = max(PROFILING, self.end - time.monotonic())
                     turns[contestant].append(self.workers[contestant].ask(
-                        'turn', steps[contestant], limit=self.args.limit))
+                        'turn', steps[contestant], limit=min(left, self.args.limit)))
                 except Failure as failure:
                     self.fail(contestant, failure)
                     del turns[contestant]
@@ -313,7 +319,7 @@ class Row:
             self.workers[contestant].close()
 
     def fail(self, contestant, failure):
-        self.results[contestant] = {'failed': str(failure)}
+        self.results.setdefault(contestant, {})['failed'] = str(failure)
         self.say(contestant, failure)
 
     def say(self, contestant, what):
@@ -445,7 +451,9 @@ def run(args, report, contestants, bench, end):
             continue
         rates = rates or measure_rates(args, bench)
         floor = find_floor(args, bench, wanted, rates)
-        left = (end - time.monotonic()) / (len(wanted_ones) - number)
+        left = end - time.monotonic()
+        if args.budget:
+            left /= max(1, min(len(wanted_ones) - number, int(left / ROW)))
         fitting = affordable(asked, costs, left)
         if left <= 0 or not fitting:
             print(f'{name(wanted)}: not begun, {max(left, 0):.0f} s are left', flush=True)

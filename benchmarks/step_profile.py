@@ -21,7 +21,10 @@ import json
 import os
 import tempfile
 
+os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may be measured
+
 from benchmarks.contestants import CASES, Chainer
+from benchmarks.workers import one_line
 from recipe.errors import Invalid, one_line_errors
 from recipe.options import COUNT, LINE, Parser
 
@@ -159,26 +162,22 @@ def attributed(events):
         tuple of dict: Milliseconds and names of the kernels of each operation, by its number; the
         same of what belongs to none, by the kernel's name.
     """
-    launches, marks, on_device = {}, collections.defaultdict(list), []
+    launches, marks, on_device = {}, [], []
     for event in events:
         kind = event.get('cat', '')
         if kind in ('cuda_runtime', 'cuda_driver'):
-            launches[correlation(event)] = event
+            launches[correlation(event)] = event['ts']
         elif kind == 'user_annotation' and event['name'].startswith(MARK):
-            marks[event['tid']].append((event['ts'], event['ts'] + event['dur'],
-                                        int(event['name'][len(MARK):])))
+            marks.append((event['ts'], event['ts'] + event['dur'],
+                          int(event['name'][len(MARK):])))
         elif kind == 'kernel' or kind.startswith('gpu_mem'):
             on_device.append(event)
-    for found in marks.values():
-        found.sort()
+    marks.sort()  # they lie beside one another: one thread launches all
 
     def operation(event):
-        launch = launches.get(correlation(event))
-        if launch is None:
-            return None
-        found = marks[launch['tid']]
-        place = bisect.bisect(found, (launch['ts'], float('inf'))) - 1
-        return found[place][2] if place >= 0 and launch['ts'] <= found[place][1] else None
+        launched = launches.get(correlation(event), -1)
+        place = bisect.bisect(marks, (launched, float('inf'))) - 1
+        return marks[place][2] if place >= 0 and launched <= marks[place][1] else None
     known, others = {}, {}
     for event in on_device:
         number = operation(event)
@@ -236,10 +235,11 @@ def totals(rows):
 
 
 def print_tables(report, most=30):
-    ms = report['replayed_ms'] and f'{report["replayed_ms"]:.3f} ms'
+    ms = report['replayed_ms']
+    ms = f'{ms:.3f} ms' if ms else f'not timed ({report["failed"]})'
     kernels = sum(row['ms'] or 0 for row in report['rows'])
     floor = sum(row['floor_ms'] or 0 for row in report['rows'])
-    print(f'{report["case"]}, batch {report["batch"]}, tf32: a replayed step {ms or "not timed"}; '
+    print(f'{report["case"]}, batch {report["batch"]}, tf32: a replayed step {ms}; '
           f'its kernels {kernels:.3f} ms, their floors {floor:.3f} ms', flush=True)
     for title, rows in (('of a kind', [
             {'name': name, 'shape': '', **values} for name, values in report['totals'].items()]),
@@ -259,24 +259,31 @@ def measure(case, batch, device, ledger):
     """The report of one network, as it is written into the file."""
     from benchmarks import devices
 
-    def contestant(name):
-        found = Chainer(name, case, batch, 'tf32', device)
-        return found, found.prepare()['ms']
-    graph, ms = contestant('engine graph autotune')
-    steps = max(3, min(100, round(500 / ms)))
-    replayed = min(graph.turn(steps)['ms'] for _ in range(3))
-    eager, _ = contestant('engine autotune')
-    eager.step()
+    eager = Chainer('engine autotune', case, batch, 'tf32', device)
+    eager.prepare()
     del ledger.operations[:]
     events = profiled(ledger, eager.step, eager.device.synchronize)
-    known, others = attributed(events or [])
     if events is None:
         for _ in range(STEPS):
             eager.step()
-    rates = devices.rates(device)
-    rows = rows_of(ledger.operations, known, others, rates, STEPS)
-    return {'case': case, 'batch': batch, 'replayed_ms': replayed, 'rates': rates,
-            'times': bool(known), 'totals': totals(rows), 'rows': rows}
+    operations = list(ledger.operations)
+    known, others = attributed(events or [])
+    report = {'case': case, 'batch': batch, 'replayed_ms': None, 'rates': None,
+              'times': bool(known)}
+    try:  # whatever fails here, the profile is there
+        report['rates'] = devices.rates(device)
+        report['replayed_ms'] = replayed(case, batch, device)
+    except Exception as error:
+        report['failed'] = one_line(f'{type(error).__name__}: {error}')
+    rows = rows_of(operations, known, others, report['rates'], STEPS)
+    return {**report, 'totals': totals(rows), 'rows': rows}
+
+
+def replayed(case, batch, device):
+    """Milliseconds of a step replayed from a CUDA graph."""
+    graph = Chainer('engine graph autotune', case, batch, 'tf32', device)
+    ms = graph.prepare()['ms']
+    return min(graph.turn(max(3, min(100, round(500 / ms))))['ms'] for _ in range(3))
 
 
 def main():

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from benchmarks import contestants, gpu_training_step
-from benchmarks.workers import TimeOut
+from benchmarks.workers import Failure, TimeOut
 from recipe.errors import Invalid
 from tests.conftest import ROOT
 
@@ -129,8 +129,8 @@ def test_a_row_is_kept_after_each_round(workers):
 
 
 def test_a_contestant_that_hangs_leaves_time_to_the_others(workers, capsys):
-    row = measured(workers(engine_graph=None, engine=2.))[-1]
-    assert row['results']['engine graph'] == {'failed': 'no result within 24 s'}
+    row = measured(workers(engine_graph=None, engine=2.), seconds=200)[-1]
+    assert row['results']['engine graph'] == {'failed': 'no result within 92 s'}  # of 183
     assert row['engine_best'] == 'engine'
 
 
@@ -138,6 +138,20 @@ def test_contestants_for_which_there_is_no_time_are_left_out(workers, capsys):
     row = measured(workers(engine=2., pytorch=3.), seconds=0)[-1]
     assert row['results'] == {}
     assert capsys.readouterr().out.count('left out, the time is up') == 2
+
+
+def test_finished_rounds_of_a_contestant_that_fails_are_kept(workers, monkeypatch):
+    asked = []
+
+    def ask(self, request, *arguments, limit):
+        asked.append(request)
+        if asked.count('turn') == 3:
+            raise Failure('it fell over')
+        return first(self, request, *arguments, limit=limit)
+    first = Ready.ask
+    monkeypatch.setattr(Ready, 'ask', ask)
+    result = measured(workers(engine=2.))[-1]['results']['engine']
+    assert result['rounds'] == 2 and result['ms'] == 2. and result['failed'] == 'it fell over'
 
 
 def test_there_is_time_for_those_contestants_that_took_less_than_what_is_left():
