@@ -1,10 +1,12 @@
 """A folder's small files as one archive, made anew from time to time."""
+import contextlib
 import io
 import os
 import tarfile
-import tempfile
 import threading
 import time
+
+from recipe.errors import Invalid
 
 LEFT_OUT, SNAPSHOT = '.npz', 'snapshot_iter_'  # weights are what is large
 
@@ -15,7 +17,7 @@ class Archive:
     A process that is killed leaves the last one.  Weights and snapshots are not in it.
 
     Raises:
-        OSError: If it cannot be written, at the beginning or in the end.
+        Invalid: If it cannot be written, at the beginning or in the end.
     """
 
     def __init__(self, folder, path, seconds=30):
@@ -37,22 +39,22 @@ class Archive:
         while not self.over.wait(self.seconds):
             try:
                 self.write()
-            except OSError as error:
-                print(f'{self.path} was not renewed: {error.strerror}', flush=True)
+            except Invalid as error:
+                print(error, flush=True)
 
     def write(self):
-        """Under another name first: who fetches it never gets half of one."""
-        directory, name = os.path.split(self.path)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=f'.{name}', delete=False) as file:
-            try:
-                with tarfile.open(fileobj=file, mode='w:gz') as archive:
-                    for path in self.files():
-                        add(archive, path, os.path.relpath(path, os.path.dirname(self.folder)))
-            except BaseException:
-                os.unlink(file.name)
-                raise
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, self.path)
+        """Write it under another name first: whoever fetches it never gets half of one."""
+        unfinished = f'{self.path}.unfinished'
+        try:
+            with tarfile.open(unfinished, 'w:gz') as archive:
+                for path in self.files():
+                    add(archive, path, os.path.relpath(path, os.path.dirname(self.folder)))
+            os.replace(unfinished, self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(unfinished)
+            raise Invalid(f'--archive: {self.path} cannot be written ({error.strerror}); the '
+                          f'results so far are in {self.folder}') from None
 
     def files(self):
         for folder, _, names in os.walk(self.folder):

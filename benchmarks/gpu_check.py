@@ -28,6 +28,7 @@ import subprocess
 import sys
 import time
 
+from benchmarks import paired_training
 from benchmarks.archive import Archive
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from recipe import dataset, device, run_directory
@@ -49,6 +50,7 @@ def command_of(part, seconds, args):
         in_parallel = ['-n', str(min(8, os.cpu_count()))] if has('xdist') else []
         return ['-m', 'pytest', '-m', 'gpu', '-q', '-rs', '--tb=short', *in_parallel,
                 '-W', 'default', '-p', 'no:benchmark',  # what else is there may warn
+                '--continue-on-collection-errors', '-o', 'faulthandler_timeout=30',
                 '-p', 'benchmarks.failures', '--failures', at('failures.txt')]
     if part == 'step':
         contestants = ['engine', 'pytorch channels-last', 'chainer'] if on_cpu else [
@@ -82,21 +84,28 @@ def grace(seconds):
 
 def run(part, seconds, command, out, **environment):
     """Run a part for so many seconds at most; gives its entry of summary.json."""
-    print(f'{part}, {seconds:.0f} s: python {" ".join(command)}', flush=True)
+    print(f'{part}, {seconds:.0f} s: python {shlex.join(command)}', flush=True)
     start = time.monotonic()
+    deadline = start + seconds
     log = os.path.join(out, part + '.log')
     with open(log, 'w') as file, gpu_watched(out, part):
         process = start_python(command, file, **environment)
         try:
             status = process.wait(seconds - grace(seconds))
+            if status == UNFINISHED and command[1].startswith('benchmarks.'):
+                status = 'unfinished'
         except subprocess.TimeoutExpired:
-            status = UNFINISHED
+            status = 'unfinished'
+        except KeyboardInterrupt:  # then there is little time
+            deadline = time.monotonic() + GRACE
+            raise
         finally:
-            end(process, start + seconds)
+            end(process, deadline)
     took = round(time.monotonic() - start, 1)
     with open(log, errors='replace') as file:
         last = [line for line in file.read().splitlines() if line.strip()][-1:]
-    status = {0: 'ok', UNFINISHED: 'unfinished'}.get(status, f'failed with status {status}')
+    if status != 'unfinished':
+        status = f'failed with status {status}' if status else 'ok'
     print(f'    {status} after {took} s: {one_line("".join(last), 100)}', flush=True)
     return {'part': part, 'command': command, 'status': status, 'seconds': took, 'last': last}
 
@@ -104,21 +113,22 @@ def run(part, seconds, command, out, **environment):
 def start_python(command, log, **environment):
     return subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=subprocess.DEVNULL,
                             stdout=log, stderr=log, env={**os.environ, **environment},
-                            start_new_session=True)  # to be ended with what it has started
+                            process_group=0)  # to be ended with what it has started
 
 
 def end(process, deadline):
     """End a process and what it has started: by SIGINT, at which tests report and trainings save
     their state, and at the deadline by SIGKILL."""
-    with contextlib.suppress(ProcessLookupError):
+    try:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(max(0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+            process.wait(max(0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager
@@ -137,19 +147,22 @@ def gpu_watched(out, part):
             watch.wait()
 
 
+COMPILE = '''
+from benchmarks.contestants import PyTorch
+for case in 'resnet50-imagenet', 'resnet50-cifar':
+    PyTorch('compile graph', case, 128, 'tf32', {device!r}).prepare()
+    print(case, 'is compiled', flush=True)'''
+
+
 @contextlib.contextmanager
 def compiling(args, seconds):
     """Let PyTorch compile beside the tests what ``step`` needs; it keeps that in its own cache."""
     if args.device == 'cpu' or not has('torch'):
         yield
         return
+    deadline = time.monotonic() + seconds
     with open(os.path.join(args.out, 'compile.log'), 'w') as log:
-        process = start_python(
-            ['-m', 'benchmarks.gpu_training_step', '--device', args.device, *BOTH_STEMS,
-             '--precision', 'tf32', '--batch', '128', '--contestant', 'compile graph',
-             '--rounds', '1', '--steps', '3', '--budget', f'{seconds:.0f}',
-             '--json', os.path.join(args.out, 'compile.json')], log)
-        deadline = time.monotonic() + seconds
+        process = start_python(['-c', COMPILE.format(device=args.device)], log)
         try:
             yield
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -182,14 +195,34 @@ def parse_args(argv=None):
     args.archive = args.archive or args.out + '.tar.gz'
     for option, path in ('out', args.out), ('archive', args.archive):
         if os.path.exists(path):
-            raise Invalid(f'--{option}: {path} exists; name a new one')
+            raise Invalid(f'--{option}: {path} exists; name a new one, or remove it')
+    if args.archive.startswith(os.path.join(args.out, '')):
+        raise Invalid(f'--archive: {args.archive} is in --out, which it holds; name another place')
     if args.device != 'cpu':
         if not args.device.isdecimal():
             raise Invalid(f'--device: given {args.device!r}, valid: the number of a GPU, or cpu')
         device.check_gpu(int(args.device))
-    if 'train' in args.parts:
-        dataset.load(args.dataset)  # now, and not when most of the time is over
+    if 'train' in args.parts:  # now, and not when most of the time is over
+        check_training(args)
     return args
+
+
+def check_training(args):
+    """Read the options of ``train`` and its data set.
+
+    Raises:
+        Invalid: If it could not use them.
+    """
+    try:
+        given = shlex.split(args.train)
+    except ValueError as error:
+        raise Invalid(f'--train: given {args.train}: {error}') from None
+    for option in 'out', 'seconds', 'device', 'seeds', 'dataset':
+        if any(word.split('=')[0] == f'--{option}' for word in given):
+            raise Invalid(f'--train: given --{option}, which is an option of this call')
+    paired_training.parse_args(command_of('train', args.seconds, args)[2:])
+    print(f'Reading {args.dataset}', flush=True)
+    dataset.load(args.dataset)
 
 
 def share(parts, seconds):
@@ -198,21 +231,31 @@ def share(parts, seconds):
 
 
 def run_all(args, finish, summary):
-    for place, part in enumerate(args.parts):
-        seconds = share(args.parts[place:], finish - time.monotonic())
-        if part == 'profile' and args.device == 'cpu':
-            found = {'part': part, 'status': 'left out: a CPU runs no kernels'}
-            print(f'{part}: {found["status"]}', flush=True)
-        else:
-            # Without a GPU its tests would only be skipped.
-            simulated = {'GPU': 'simulated'} if (part, args.device) == ('tests', 'cpu') else {}
-            beside = compiling(args, seconds) if part == 'tests' and 'step' in args.parts else \
-                contextlib.nullcontext()
-            with beside:
-                found = run(part, seconds, command_of(part, seconds - grace(seconds), args),
-                            args.out, **simulated)
-        summary['parts'].append(found)
+    """Run the parts until ``finish``, by time.monotonic(), and enter each into the summary."""
+    def write():
         run_directory.write_json(os.path.join(args.out, 'summary.json'), summary)
+    write()
+    for place, part in enumerate(args.parts):
+        summary['parts'].append({'part': part, 'status': 'interrupted'})
+        try:
+            summary['parts'][-1] = run_part(
+                part, share(args.parts[place:], finish - time.monotonic()), args)
+        finally:
+            write()
+
+
+def run_part(part, seconds, args):
+    if part == 'profile' and args.device == 'cpu':
+        print('profile: left out, a CPU runs no kernels', flush=True)
+        return {'part': part, 'status': 'left out'}
+    # Without a GPU its tests would only be skipped.
+    simulated = {'GPU': 'simulated'} if (part, args.device) == ('tests', 'cpu') else {}
+    beside = contextlib.nullcontext()
+    if part == 'tests' and 'step' in args.parts:
+        beside = compiling(args, seconds)
+    with beside:
+        return run(part, seconds, command_of(part, seconds - grace(seconds), args), args.out,
+                   **simulated)
 
 
 def main():
@@ -221,15 +264,14 @@ def main():
     # Where this was started in the background SIGINT is ignored, and would be by all parts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.makedirs(args.out)
     summary = {'commit': run_directory.commit(), 'versions': run_directory.versions(),
                'driver': driver(), 'parts': []}
     with Archive(args.out, args.archive):
+        os.makedirs(args.out)
         run_all(args, start + args.seconds - min(CLOSING, args.seconds / 10), summary)
     print(json.dumps({part['part']: part['status'] for part in summary['parts']}))
     print(f'{time.monotonic() - start:.0f} s; the results are in {args.out} and {args.archive}')
-    return int(any(part['status'].split(':')[0] not in ('ok', 'left out')
-                   for part in summary['parts']))
+    return int(any(part['status'] not in ('ok', 'left out') for part in summary['parts']))
 
 
 def driver():
@@ -237,7 +279,8 @@ def driver():
     if not shutil.which('nvidia-smi'):
         return None
     query = subprocess.run(['nvidia-smi', '--query-gpu=name,driver_version,memory.total',
-                            '--format=csv,noheader'], capture_output=True, text=True)
+                            '--format=csv,noheader'], capture_output=True, text=True,
+                           stdin=subprocess.DEVNULL)
     return query.stdout.strip() or None
 
 

@@ -15,26 +15,33 @@ import contextlib
 import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
+import recipe
 from benchmarks.workers import ROOT, UNFINISHED, one_line
+from model import ARCHITECTURES
 from recipe import run_directory
 from recipe.errors import Invalid, one_line_errors
 from recipe.options import COUNT, LINE, RATE, RECIPES, Parser
 from recipe.pairs import METHODS, add_options, parse
 
 GAIN = 1.05  # times as many epochs in the same time, for which another pair is worth its place
-SHARE = .15  # of the time for one measurement of that, at most
-SLACK = 1.03  # times an epoch as measured
+FIRST, SHARE = .5, .15  # of the time: for measuring the first pair, and one more, at most
+EPOCHS, ENOUGH = 3, 10  # that are measured, or fewer if they take so many seconds
+SLACK = 1.08  # times an epoch as measured: what is cut off is lost to the comparison
 CLOSING = 20  # seconds to write snapshots and compare, or less where there is little time
 
 
 class Failed(Exception):
-    """A run has ended as it should not; the message is one line that says why."""
+    """Nothing can be trained; the message is one line that says why."""
+
+
+class Terminated(KeyboardInterrupt):
+    """This process is to end; the runs have not heard of it."""
 
 
 class Run:
@@ -88,10 +95,10 @@ def running(commands, grace=0):
         for command in commands:
             runs.append(Run(*command))
         yield runs
-        for run in runs:
-            if grace:
-                run.process.terminate()
-        wait(runs, grace)
+        interrupt(runs, grace)
+    except Terminated:
+        interrupt(runs, grace)
+        raise
     except KeyboardInterrupt:  # which the runs have got too; a second one would end them at once
         wait(runs, grace)
         raise
@@ -101,8 +108,16 @@ def running(commands, grace=0):
             run.process.wait()
 
 
+def interrupt(runs, grace):
+    """Let runs write a snapshot, in so many seconds."""
+    if grace:
+        for run in runs:
+            run.process.terminate()
+        wait(runs, grace)
+
+
 def wait(runs, seconds):
-    """Until all have ended, but no longer."""
+    """Wait until all have ended, but no longer."""
     end = time.monotonic() + seconds
     for run in runs:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -136,73 +151,71 @@ class Training:
     def commands(self, seeds, folder):
         return [self.command(method, seed, folder) for seed in seeds for method in METHODS]
 
-    def measure(self, n):
-        """How long runs take with ``n`` pairs at once.
+    def measure(self, n, seconds):
+        """How long runs take with ``n`` pairs at once, measured for so many seconds at most.
 
         Returns:
-            tuple: Seconds of an epoch, and of a run beside its epochs; None if there was no time
-            for an epoch.
+            tuple: Seconds of an epoch, and of a run beside its epochs.
+
+        Raises:
+            Failed: If a run fails, or there is not even one epoch in that time.
         """
-        end = time.monotonic() + SHARE * self.args.seconds
+        folder = os.path.join(self.args.out, f'measuring-{n}')  # is left where something fails
+        os.makedirs(folder)
         start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder, \
-                running(self.commands(self.args.seeds[:n], folder)) as runs:
-            first, begun = None, None  # when each had an epoch behind it, and how many that were
-            while time.monotonic() < end:
+        with running(self.commands(self.args.seeds[:n], folder)) as runs:
+            begun = None  # when each had an epoch behind it, and how many each had
+            while time.monotonic() < start + seconds:
                 logs = [run.entries() for run in runs]
                 if begun is None and all(logs):
-                    first, begun = time.monotonic() - start, [len(log) for log in logs]
-                # The epoch that was going on then may have begun when not all were at work.
-                if begun and all(len(log) > 1 + before or not run.check()
-                                 for run, log, before in zip(runs, logs, begun)):
+                    begun = time.monotonic(), [len(log) for log in logs]
+                going_on = [run.check() for run in runs]
+                if begun and all(is_enough(log, before, time.monotonic() - begun[0]) or not goes_on
+                                 for log, before, goes_on in zip(logs, begun[1], going_on)):
                     break
-                for run in runs:
-                    run.check()
                 time.sleep(.1)
-        if not all(logs):
-            return None
-        pace = max(seconds_an_epoch(log, before) for log, before in
-                   zip(logs, begun or [0] * len(logs)))
-        return pace, max(0, (first or SHARE * self.args.seconds) - pace)
+        if begun is None:
+            raise Failed(f'no epoch of {pairs(n)} within {seconds:.0f} s')
+        shutil.rmtree(folder)
+        pace = max(map(seconds_an_epoch, logs, begun[1]))
+        return pace, max(0, begun[0] - start - pace)
 
     def measure_all(self):
         """Fill ``paces``, up to the number of pairs that pays off."""
         for n in range(1, len(self.args.seeds) + 1):
-            if n > 1 and not self.fits(n - 1):
-                break  # one more would be no faster
+            seconds = (FIRST if n == 1 else SHARE) * self.args.seconds
+            if n > 1 and not self.fits(n - 1, seconds):
+                break  # n pairs would be no faster, or the time gone in which they could be
             print(f'{pairs(n)} at once: measuring an epoch', flush=True)
             try:
-                pace = self.measure(n)
+                pace, around = self.measure(n, seconds)
             except Failed as failure:
                 if n == 1:
                     raise
                 print(f'    {failure}', flush=True)
                 break
-            if pace is None:
-                print(f'    no epoch within {SHARE * self.args.seconds:.0f} s', flush=True)
-                break
-            print(f'    {pace[0]:.2f} s an epoch, {3600 * 2 * n / pace[0]:,.0f} epochs an hour',
+            print(f'    {pace:.2f} s an epoch, {3600 * 2 * n / pace:,.0f} epochs an hour',
                   flush=True)
-            if n > 1 and n / pace[0] < GAIN * (n - 1) / self.paces[n - 1][0]:
+            if n > 1 and n / pace < GAIN * (n - 1) / self.paces[n - 1][0]:
                 break
-            self.paces[n] = pace
+            self.paces[n] = pace, around
 
-    def fits(self, n):
-        return n in self.paces and self.epochs <= self.fitting(n)
+    def fits(self, n, less=0):
+        """Whether runs with ``n`` pairs at once fit into the time left, less some seconds."""
+        return n in self.paces and self.epochs <= self.fitting(n, less)
 
-    def fitting(self, n):
-        """Epochs that fit into the time that is left, with ``n`` pairs at once."""
+    def fitting(self, n, less=0):
+        """How many epochs do."""
         pace, around = self.paces[n]
-        return int((self.left() - around) / (SLACK * pace))
+        return int((self.left() - less - around) / (SLACK * pace))
 
     def train_all(self):
         """Train as many pairs as fit, and one in any case."""
         seeds = list(self.args.seeds)
         if not self.fits(1):
-            print(f'{self.epochs} epochs of one pair may not fit into {self.left():.0f} s',
+            print(f'{self.epochs} epochs of one pair do not fit into {self.left():.0f} s',
                   flush=True)
-            if 1 in self.paces:
-                self.epochs = max(1, self.fitting(1))
+            self.epochs = max(1, self.fitting(1))
             self.train(seeds[:1])
             return
         while seeds and any(map(self.fits, self.paces)):
@@ -213,12 +226,10 @@ class Training:
     def train(self, seeds):
         """Train the pairs of these seeds at once, to the end or till the time is up."""
         n, start = len(seeds), time.monotonic()
-        expected = ''
-        if n in self.paces:
-            pace, around = self.paces[n]
-            expected = f', about {datetime.timedelta(seconds=round(around + self.epochs * pace))}'
+        pace, around = self.paces[min(m for m in self.paces if m >= n)]
+        expected = datetime.timedelta(seconds=round(around + self.epochs * pace))
         print(f'{", ".join(f"seed {seed}" for seed in seeds)}: {self.epochs} epochs of both '
-              f'methods, {pairs(n)} at once{expected}', flush=True)
+              f'methods, {pairs(n)} at once, about {expected}', flush=True)
         with running(self.commands(seeds, self.args.out), self.closing / 2) as runs:
             self.runs += runs
             said, failed = start, set()
@@ -253,6 +264,15 @@ def pairs(n):
     return '1 pair' if n == 1 else f'{n} pairs'
 
 
+def is_enough(log, before, seconds):
+    """Whether a log, after entry ``before`` and these seconds, tells the length of an epoch.
+
+    The epoch after that entry may have begun when not all runs were at work.
+    """
+    measured = len(log) - before - 1
+    return measured >= EPOCHS or measured >= 1 and seconds >= ENOUGH
+
+
 def seconds_an_epoch(log, before):
     """The mean of the epochs after the one that followed entry ``before``; else the last one's."""
     times = [0, *(entry['elapsed_time'] for entry in log)]
@@ -277,7 +297,7 @@ def compare(runs, out):
     return subprocess.run([sys.executable, 'compare.py', *whole, '--out', out], cwd=ROOT).returncode
 
 
-def parse_args():
+def parse_args(argv=None):
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
     parser.add_argument('--device', required=True, metavar='ID|cpu', help='the number of a GPU')
     parser.add_argument('--seconds', type=RATE, required=True, metavar='S',
@@ -287,25 +307,41 @@ def parse_args():
     parser.add_argument('--epoch', type=COUNT, metavar='N',
                         help="of each run, if that fits (default: the recipe's)")
     add_options(parser)
-    args, options = parse(parser)
+    args, options = parse(parser, argv)
     args.out = os.path.abspath(args.out)
     if os.path.exists(args.out):
         raise Invalid(f'--out: {args.out} exists; name a new folder')
     if len(set(args.seeds)) < len(args.seeds):
         raise Invalid('--seeds: given one twice')
+    for command in Training(args, options).commands(args.seeds[:1], args.out):
+        check(command)
     return args, options
+
+
+def check(command):
+    """Raise what a script would say of its options, before anything is begun."""
+    method, seed, out, given = command
+    try:
+        recipe.parse_args(None, method, ARCHITECTURES, ['--seed', str(seed), '--out', out, *given])
+    except Invalid as error:
+        raise Invalid(f'train_{method}.py: {error}') from None
+
+
+def terminate(number, frame):
+    raise Terminated
 
 
 def main():
     args, options = parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    training = Training(args, options)
+    signal.signal(signal.SIGTERM, terminate)
+    training, interrupted = Training(args, options), False
     os.makedirs(args.out)
     try:
         training.measure_all()
         training.train_all()
     except KeyboardInterrupt:
         print('Interrupted', flush=True)
+        interrupted = True
     except Failed as failure:
         print(failure, flush=True)
         training.failed = True
@@ -317,7 +353,7 @@ def main():
         print(f'Unfinished: {name}, {done} of {training.epochs} epochs', flush=True)
     if status or training.failed:
         return 1
-    return UNFINISHED if summary['unfinished'] else 0
+    return UNFINISHED if interrupted or summary['unfinished'] else 0
 
 
 if __name__ == '__main__':

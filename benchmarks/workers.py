@@ -1,5 +1,6 @@
 """Processes that answer requests, and may fail or hang without harm to the one that asks."""
 import contextlib
+import ctypes
 import json
 import os
 import select
@@ -39,7 +40,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, '-c', code], cwd=ROOT, env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
-            start_new_session=True)  # with the processes that it starts it can be ended as one
+            process_group=0)  # with the processes that it starts it can be ended as one
 
     def ask(self, *request, limit):
         """The answer to a request, a list of JSON's values.
@@ -113,6 +114,8 @@ class Worker:
 
 def serve(make):
     """Answer each line of stdin, ``[method, *arguments]`` of ``make()``, until there is no more."""
+    if sys.platform == 'linux':  # end with the process that asks, however it ends
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     # Whatever else writes to stdout, C libraries and compilers too, keeps out of the answers.
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)

@@ -48,13 +48,13 @@ def add_options(parser):
         parser.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def parse(parser):
+def parse(parser, argv=None):
     """The arguments, and for each method the list of options that its script gets.
 
     Raises:
         Invalid: If an option is given that is for a single run.
     """
-    args, both = parser.parse_known_args()
+    args, both = parser.parse_known_args(argv)
     if given := {'seed', 'resume', 'estimate'} & vars(args).keys():
         raise Invalid(f'--{min(given)} is for a single run; give --seeds, and the same command '
                       'again to go on')

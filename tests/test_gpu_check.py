@@ -39,7 +39,6 @@ def test_each_part_gets_its_share_of_what_is_left(tmp_path, monkeypatch):
         return {'part': part, 'status': 'ok'}
     monkeypatch.setattr(gpu_check, 'run', run)
     args = arguments(tmp_path, 'train', 'tests', 'step')
-    os.makedirs(args.out)
     tests, step, train = (gpu_check.NEEDS[part] for part in ('tests', 'step', 'train'))
     total = tests + step + train
     gpu_check.run_all(args, time.monotonic() + total, {'parts': []})
@@ -52,6 +51,10 @@ def test_each_part_gets_its_share_of_what_is_left(tmp_path, monkeypatch):
     (['speed'], "the part 'speed', valid: tests, step, profile, train"),
     (['--device', 'gpu'], "'gpu', valid: the number of a GPU, or cpu"),
     (['--dataset', 'cifar11'], '--dataset cifar11 is neither'),
+    (['--seeds', '0', '0'], '--seeds: given one twice'),
+    (['--train', '--bogus 3'], 'unrecognized arguments: --bogus 3'),
+    (['--train', '--epoch "3'], '--train: given --epoch "3: No closing quotation'),
+    (['--train', '--epoch 3 --out=x'], '--train: given --out, which is an option of this call'),
     (['--seconds', '0'], "'0', valid: a number above 0")])
 def test_what_cannot_be_used_is_said_before_anything_is_begun(tmp_path, given, valid):
     with pytest.raises(Invalid, match=valid):
@@ -59,10 +62,20 @@ def test_what_cannot_be_used_is_said_before_anything_is_begun(tmp_path, given, v
     assert os.listdir(tmp_path) == []
 
 
+def test_an_archive_that_cannot_be_written_is_said_before_anything_is_begun(tmp_path):
+    for place, said in (tmp_path / 'no' / 'x.tgz', 'cannot be written'), \
+            (tmp_path / 'out' / 'x.tgz', 'is in --out'):
+        run = subprocess.run(
+            [sys.executable, '-m', 'benchmarks.gpu_check', 'profile', '--device', 'cpu',
+             '--out', tmp_path / 'out', '--archive', place], cwd=ROOT, capture_output=True,
+            text=True)
+        assert run.returncode == 2 and said in run.stderr and os.listdir(tmp_path) == []
+
+
 def test_nothing_is_overwritten(tmp_path):
     run = subprocess.run([sys.executable, '-m', 'benchmarks.gpu_check', '--out', tmp_path],
                          cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new one' in run.stderr
+    assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new one, or' in run.stderr
 
 
 # The parts
@@ -99,12 +112,14 @@ def test_the_trainings_take_options_of_their_own():
     assert '--engine fast' in ' '.join(command)
 
 
-def test_a_part_that_fails_or_is_not_whole_is_said_so(tmp_path):
+def test_a_part_that_fails_or_is_not_whole_is_said_so(tmp_path, monkeypatch):
     failed = gpu_check.run('a', 9, ['-c', 'print(1); raise SystemExit(5)'], str(tmp_path))
     assert failed['status'] == 'failed with status 5' and failed['last'] == ['1']
-    partly = gpu_check.run('b', 9, ['-c', 'raise SystemExit(3)'], str(tmp_path))
-    assert partly['status'] == 'unfinished'
     assert gpu_check.run('c', 9, ['-c', ''], str(tmp_path))['status'] == 'ok'
+    monkeypatch.setattr(gpu_check, 'start_python', lambda command, log: subprocess.Popen(
+        [sys.executable, '-c', 'raise SystemExit(3)'], process_group=0))
+    for module, status in ('benchmarks.any', 'unfinished'), ('pytest', 'failed with status 3'):
+        assert gpu_check.run('b', 9, ['-m', module], str(tmp_path))['status'] == status
 
 
 def test_a_part_whose_time_is_up_may_say_what_it_has(tmp_path):
@@ -119,15 +134,81 @@ except KeyboardInterrupt:
 
 
 def test_a_part_that_does_not_end_is_killed_with_all_that_it_has_started(tmp_path):
-    stubborn = f'''
+    late = gpu_check.run('a', 2, ['-c', STUBBORN], str(tmp_path))
+    assert late['status'] == 'unfinished' and 1.5 < late['seconds'] < 4
+    assert not is_running(int(late['last'][0]))
+
+
+STUBBORN = '''
 import signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
 print(child.pid, flush=True)
 time.sleep(60)'''
-    late = gpu_check.run('a', 2, ['-c', stubborn], str(tmp_path))
-    assert late['status'] == 'unfinished' and 1.5 < late['seconds'] < 4
-    assert not is_running(int(late['last'][0]))
+
+
+def call(tmp_path, seconds):
+    """gpu_check of which each part hangs, in a process of its own."""
+    code = f'''
+import sys
+from benchmarks import gpu_check
+gpu_check.command_of = lambda part, seconds, args: ['-c', {STUBBORN!r}]
+gpu_check.check_training = lambda args: None
+gpu_check.GRACE = 2
+with gpu_check.one_line_errors():
+    sys.exit(gpu_check.main())'''
+    return subprocess.Popen(
+        [sys.executable, '-c', code, '--device', 'cpu', '--out', str(tmp_path / 'out'),
+         '--seconds', str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def children(tmp_path):
+    return [int(log.read_text()) for log in (tmp_path / 'out').glob('*.log') if log.read_text()]
+
+
+def test_the_whole_call_ends_in_time_even_if_every_part_hangs(tmp_path):
+    start = time.monotonic()
+    with call(tmp_path, 9) as process:
+        assert process.wait() == 1
+    assert time.monotonic() - start < 9 + 4  # for the imports of a busy machine
+    assert len(children(tmp_path)) == 3 and not any(map(is_running, children(tmp_path)))
+    summary = json.loads(contents(tmp_path / 'out.tar.gz')['out/summary.json'])
+    assert [part['status'] for part in summary['parts']] == [
+        'unfinished', 'unfinished', 'left out', 'unfinished']
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_call_that_is_ended_ends_its_part_soon_and_leaves_the_archive(tmp_path, number):
+    with call(tmp_path, 300) as process:
+        for _ in range(400):
+            if children(tmp_path):
+                break
+            time.sleep(.05)
+        start = time.monotonic()
+        process.send_signal(number)
+        assert process.wait() == 130
+    assert time.monotonic() - start < 6
+    pid, = children(tmp_path)
+    assert not is_running(pid)
+    found = contents(tmp_path / 'out.tar.gz')
+    assert json.loads(found['out/summary.json'])['parts'] == [
+        {'part': 'tests', 'status': 'interrupted'}] and 'out/tests.log' in found
+
+
+def test_pytorch_compiles_beside_the_tests_if_the_step_is_measured_then(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(gpu_check, 'run', lambda part, *_, **__: (
+        begun.append(part), {'part': part, 'status': 'ok'})[1])
+    monkeypatch.setattr(gpu_check, 'has', lambda package: True)
+    monkeypatch.setattr(gpu_check, 'start_python', lambda command, log: (
+        begun.append(command[1]), subprocess.Popen([sys.executable, '-c', '']))[1])
+    args = arguments(tmp_path, 'tests', 'step')
+    args.device = '7'
+    os.makedirs(args.out)
+    gpu_check.run_all(args, time.monotonic() + 50, {'parts': []})
+    compiled, tests, step = begun
+    assert (tests, step) == ('tests', 'step')
+    assert "'compile graph', case, 128, 'tf32', '7'" in compiled
 
 
 def is_running(pid):
@@ -200,7 +281,7 @@ def test_the_archive_has_all_but_weights_and_follows_the_folder(tmp_path):
 
 
 def test_an_archive_that_cannot_be_written_shows_at_once(tmp_path):
-    with pytest.raises(OSError), Archive(str(tmp_path), str(tmp_path / 'no' / 'x.tar.gz')):
+    with pytest.raises(Invalid), Archive(str(tmp_path), str(tmp_path / 'no' / 'x.tar.gz')):
         pass
 
 
@@ -219,23 +300,24 @@ with Archive({str(tmp_path)!r}, {str(tmp_path / 'x.tgz')!r}, seconds=.05):
 
 # Paired trainings
 
-def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=()):
+def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=(), cost=0):
     """A Training of which an epoch, with so many pairs at once, takes so long by a clock that
-    stands still; and the trainings that it then does."""
+    stands still but for them and for what measuring costs; and the trainings that it then does."""
     args = types.SimpleNamespace(seconds=seconds, epoch=epochs, recipe='blog', seeds=list(seeds),
                                  device='cpu', out='x')
     made = Training(args, {'baseline': [], 'manifoldmixup': []})
     left, trained = [seconds], []
     made.left = lambda: left[0]
 
-    def measure(n):
+    def measure(n, seconds):
+        left[0] -= cost
         if n in failing:
             raise Failed('out of memory')
-        return (paces[n], 0) if n in paces else None
+        return paces[n], 0
 
     def train(seeds):
         trained.append((list(seeds), made.epochs))
-        left[0] -= made.epochs * made.paces[len(seeds)][0] if made.paces else 0
+        left[0] -= made.epochs * made.paces[len(seeds)][0]
     made.measure, made.train = measure, train
     made.measure_all()
     made.train_all()
@@ -251,14 +333,19 @@ def test_pairs_are_added_as_long_as_more_is_done_in_the_same_time():
 def test_as_many_pairs_as_fit_are_trained():
     _, trained = training({1: 2, 2: 4}, seconds=70)
     assert trained == [([0], 10), ([1], 10), ([2], 10)]
-    _, trained = training({1: 5, 2: 6, 3: 7}, seconds=80)
+    _, trained = training({1: 5, 2: 6, 3: 7}, seconds=90, failing=[4])
     assert trained == [([0, 1, 2], 10)]
 
 
 def test_if_no_pair_fits_one_is_trained_for_as_many_epochs_as_do():
     made, trained = training({1: 20, 2: 20}, seconds=100)
     assert list(made.paces) == [1]
-    assert trained == [([0], 4)]  # 100 / 20 / 1.03
+    assert trained == [([0], 4)]  # 100 / 20 / 1.08
+
+
+def test_another_pair_is_not_measured_if_the_first_would_not_fit_any_more():
+    made, trained = training({1: 8}, seconds=100, cost=10)
+    assert list(made.paces) == [1] and trained == [([0], 10)]
 
 
 def test_more_pairs_than_the_memory_holds_are_no_harm(capsys):
@@ -272,16 +359,51 @@ def test_a_single_pair_that_fails_is_an_error():
         training({}, failing=[1])
 
 
-def test_if_not_one_epoch_could_be_timed_a_pair_is_begun_nevertheless():
-    _, trained = training({})
-    assert trained == [([0], 10)]
-
-
 def test_an_epoch_counts_that_began_when_all_were_at_work():
     log = [{'elapsed_time': t} for t in (9, 11, 14, 16)]
     assert paired_training.seconds_an_epoch(log, 1) == 2.5
     assert paired_training.seconds_an_epoch(log[:1], 1) == 9
     assert paired_training.seconds_an_epoch(log[:2], 1) == 2
+
+
+@pytest.mark.parametrize('n, seconds, enough', [
+    (2, 99, False), (3, 9, False), (3, 10, True), (4, 0, False), (5, 0, True)])
+def test_three_epochs_are_measured_or_ten_seconds(n, seconds, enough):
+    assert paired_training.is_enough([{}] * n, 1, seconds) == enough
+
+
+def test_pairs_of_which_one_run_is_missing_are_not_compared(monkeypatch):
+    compared = []
+    monkeypatch.setattr(paired_training.subprocess, 'run', lambda command, **_: (
+        compared.extend(command), types.SimpleNamespace(returncode=0))[1])
+    runs = [types.SimpleNamespace(name=name, out=f'x/{name}')
+            for name in ('baseline-0', 'baseline-1', 'manifoldmixup-1')]
+    paired_training.compare(runs, 'x')
+    assert compared[2:-2] == ['x/baseline-1', 'x/manifoldmixup-1']
+    assert paired_training.compare(runs[:2], 'x') == 0 and len(compared) == 6
+
+
+def pair(tmp_path, *given, seconds=60):
+    return ['-m', 'benchmarks.paired_training', '--device', 'cpu', '--seconds', str(seconds),
+            '--dataset', 'digits', '--out', str(tmp_path / 'out'), *given]
+
+
+@pytest.mark.parametrize('given, said', [
+    (['--seeds', '0', '0'], '--seeds: given one twice'),
+    (['--bogus', '3'], 'train_baseline.py: unrecognized arguments: --bogus 3'),
+    (['--layer-mix', '9'], 'train_manifoldmixup.py: --layer-mix: given 9')])
+def test_options_of_the_trainings_are_read_before_anything_is_begun(tmp_path, given, said):
+    with pytest.raises(Invalid, match=said):
+        paired_training.parse_args(pair(tmp_path, *given)[2:])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_fails_while_it_is_measured_leaves_its_log(tmp_path):
+    run = subprocess.run([sys.executable, *pair(tmp_path, '--batchsize', '9999')], cwd=ROOT,
+                         capture_output=True, text=True)
+    assert run.returncode == 1 and 'ended with status 2: train_' in run.stdout
+    logs = list((tmp_path / 'out' / 'measuring-1').glob('*.log'))
+    assert any('--batchsize: given 9999' in log.read_text() for log in logs)
 
 
 @pytest.mark.slow
@@ -308,7 +430,7 @@ def test_a_pair_that_the_end_of_the_time_cuts_off_leaves_snapshots(tmp_path, cif
     code = '''
 import sys
 from benchmarks import paired_training
-paired_training.Training.measure = lambda self, n: None  # so that nothing is shortened
+paired_training.Training.measure = lambda self, n, seconds: (.001, 0)  # far too little
 sys.exit(paired_training.main())'''
     run = subprocess.run(
         [sys.executable, '-c', code, '--device', 'cpu', '--seconds', '40', '--seeds', '5',
