@@ -345,6 +345,8 @@ def main():
     except Failed as failure:
         print(failure, flush=True)
         training.failed = True
+    if not training.runs:
+        return 1 if training.failed else UNFINISHED
     summary = training.summary()
     run_directory.write_json(os.path.join(args.out, 'training.json'), summary)
     status = compare(
