@@ -290,7 +290,9 @@ class Row:
         steps = {contestant: self.args.steps or max(FEWEST, min(MOST, round(
             1e3 * TURN / self.answers[contestant]['ms']))) for contestant in ready}
         for number in range(self.args.rounds):
-            if not turns or number and time.monotonic() > self.end - PROFILING:
+            if not turns:
+                break
+            if number and time.monotonic() > self.end - PROFILING:
                 print(f'    {number} rounds of {self.args.rounds}, the time is up', flush=True)
                 break
             for contestant in list(turns):
@@ -414,8 +416,8 @@ def verdict(rows):
         return 'Verdict: none, no row has both the engine and PyTorch'
     worst = min(ratios, key=ratios.get)
     reached = sum(ratio >= 1 for ratio in ratios.values())
-    line = (f'Verdict: the engine at its best is at least as fast as the best of PyTorch in {reached} of '
-            f'{len(ratios)} rows (least: {ratios[worst]:.2f} times, {name(worst)})')
+    line = ('Verdict: the engine at its best is at least as fast as the best of PyTorch in '
+            f'{reached} of {len(ratios)} rows (least: {ratios[worst]:.2f} times, {name(worst)})')
     case, batch, target = TARGET
     for row in rows:
         if key(row)[:2] == (case, batch) and row['pytorch_eager_to_engine']:

@@ -37,8 +37,8 @@ def use_device(args):
         if cuda.available or (has_nvidia_gpu() and has_cupy()):
             name = '0'
         elif has_nvidia_gpu():
-            advice = ('; there is a GPU, which requirements-gpu.txt lets Chainer use, with a driver '
-                      'for CUDA 12 or later')
+            advice = ('; there is a GPU, which requirements-gpu.txt lets Chainer use with a '
+                      'driver for CUDA 12 or later')
     if name == 'cpu':
         device = chainer.get_device('@numpy')
     elif name.isdecimal():

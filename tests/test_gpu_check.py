@@ -441,5 +441,5 @@ sys.exit(paired_training.main())'''
     report = json.loads((tmp_path / 'out' / 'training.json').read_text())
     assert set(report['unfinished']) == {'baseline-5', 'manifoldmixup-5'}
     for name in report['unfinished']:
-        assert any(file.startswith('snapshot_iter_') for file in os.listdir(tmp_path / 'out' / name))
+        assert list((tmp_path / 'out' / name).glob('snapshot_iter_*'))
 

@@ -38,7 +38,8 @@ RATES = {'tf32': 2., 'copy_gb_per_s': 1000.}  # 2 operations a picosecond, a byt
 def test_the_row_with_the_most_time_beyond_its_floor_stands_first():
     gemm, relu = Operation('fprop', 'a', 4 * 10 ** 9, 10 ** 6), Operation('relu', 'b', 0, 10 ** 9)
     known = {0: [(2.5, 'k')], 1: [(1.2, 'r')], 2: [(3., 'k'), (.5, 's')], 3: [(1.3, 'r')]}
-    rows = rows_of([gemm, relu, gemm, relu], known, {'copy': [(2., 'copy'), (4., 'copy')]}, RATES, 2)
+    others = {'copy': [(2., 'copy'), (4., 'copy')]}
+    rows = rows_of([gemm, relu, gemm, relu], known, others, RATES, 2)
     assert [(row['name'], row['count'], row['ms'], row['floor_ms'], row.get('bound_by'))
             for row in rows] == [('copy', 1, 3., None, None), ('fprop', 1, 3., 2., 'operations'),
                                  ('relu', 1, 1.25, 1., 'bytes')]
