@@ -6,7 +6,8 @@ Options that are not listed below go to both scripts, as with recipe.pairs; with
 blog post's recipe.
 
 First it is measured how many pairs should train at once: one more is added as long as all together
-then get through more epochs in the same time.  Then as many pairs as fit are trained for the
+then get through more epochs in the same time.  Whether they share the GPU by NVIDIA's Multi-Process
+Service, where the driver brings it, is measured too.  Then as many pairs as fit are trained for the
 recipe's number of epochs.  If not even one fits, one pair is trained for as many epochs as do; the
 schedule of the learning rate spans these, for both methods alike.  A run that is cut off by the end
 of the time leaves a snapshot and takes no part in the comparison; the exit status is then 3.
@@ -22,6 +23,7 @@ import sys
 import time
 
 import recipe
+from benchmarks import mps
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from model import ARCHITECTURES
 from recipe import run_directory
@@ -50,14 +52,16 @@ class Run:
     Args:
         out (str): Its run directory; what it prints goes to ``out + '.log'``.
         options (list of str): For the script.
+        environment (dict): What it has beside this process's.
     """
 
-    def __init__(self, method, seed, out, options):
+    def __init__(self, method, seed, out, options, environment):
         self.name, self.out = f'{method}-{seed}', out
         with open(out + '.log', 'w') as log:
             self.process = subprocess.Popen(
                 [sys.executable, f'train_{method}.py', '--seed', str(seed), '--out', out,
-                 *options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                 *options], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **environment})
 
     def entries(self):
         """Chainer's log so far."""
@@ -130,6 +134,7 @@ class Training:
     Attributes:
         paces (dict): By the number of pairs at once, seconds an epoch and seconds around a run.
         epochs (int): Of each run.
+        environment (dict): Of the runs, beside this process's.
     """
 
     def __init__(self, args, options):
@@ -138,6 +143,7 @@ class Training:
         self.end = time.monotonic() + args.seconds - self.closing
         self.epochs = args.epoch or RECIPES[args.recipe]['epoch']
         self.paces = {}
+        self.environment = {}
         self.runs, self.failed = [], False
 
     def left(self):
@@ -146,7 +152,8 @@ class Training:
     def command(self, method, seed, folder):
         return method, seed, os.path.join(folder, f'{method}-{seed}'), [
             '--recipe', self.args.recipe, '--device', self.args.device,
-            '--epoch', str(self.epochs), '--snapshot-every', '0', *self.options[method]]
+            '--epoch', str(self.epochs), '--snapshot-every', '0', *self.options[method]
+        ], self.environment
 
     def commands(self, seeds, folder):
         return [self.command(method, seed, folder) for seed in seeds for method in METHODS]
@@ -160,7 +167,8 @@ class Training:
         Raises:
             Failed: If a run fails, or there is not even one epoch in that time.
         """
-        folder = os.path.join(self.args.out, f'measuring-{n}')  # is left where something fails
+        # It is left where something fails.
+        folder = os.path.join(self.args.out, f'measuring-{n}' + '-mps' * bool(self.environment))
         os.makedirs(folder)
         start = time.monotonic()
         with running(self.commands(self.args.seeds[:n], folder)) as runs:
@@ -180,25 +188,43 @@ class Training:
         pace = max(map(seconds_an_epoch, logs, begun[1]))
         return pace, max(0, begun[0] - start - pace)
 
-    def measure_all(self):
-        """Fill ``paces``, up to the number of pairs that pays off."""
-        for n in range(1, len(self.args.seeds) + 1):
-            seconds = (FIRST if n == 1 else SHARE) * self.args.seconds
-            if n > 1 and not self.fits(n - 1, seconds):
+    def measure_all(self, shared=None):
+        """Fill ``paces``, up to the number of pairs that pays off.
+
+        Args:
+            shared (dict): The environment by which runs share a GPU otherwise than in turns.
+        """
+        self.paces[1] = self.try_pace(1, FIRST)
+        share = SHARE * self.args.seconds
+        if shared and (self.fits(1, share) or not self.fits(1)):
+            self.environment = shared
+            pace = self.try_pace(1, SHARE, ', by MPS')
+            if pace and pace[0] * GAIN < self.paces[1][0]:
+                self.paces[1] = pace
+            else:
+                self.environment = {}
+        for n in range(2, len(self.args.seeds) + 1):
+            if not self.fits(n - 1, share):
                 break  # n pairs would be no faster, or the time gone in which they could be
-            print(f'{pairs(n)} at once: measuring an epoch', flush=True)
-            try:
-                pace, around = self.measure(n, seconds)
-            except Failed as failure:
-                if n == 1:
-                    raise
-                print(f'    {failure}', flush=True)
+            pace = self.try_pace(n, SHARE)
+            if not pace or n / pace[0] < GAIN * (n - 1) / self.paces[n - 1][0]:
                 break
-            print(f'    {pace:.2f} s an epoch, {3600 * 2 * n / pace:,.0f} epochs an hour',
-                  flush=True)
-            if n > 1 and n / pace < GAIN * (n - 1) / self.paces[n - 1][0]:
-                break
-            self.paces[n] = pace, around
+            self.paces[n] = pace
+
+    def try_pace(self, n, share, how=''):
+        """What :meth:`measure` finds in such a share of the time; None, with a line that says why,
+        where it fails.  A single pair has to be measured once."""
+        print(f'{pairs(n)} at once{how}: measuring an epoch', flush=True)
+        try:
+            pace = self.measure(n, share * self.args.seconds)
+        except Failed as failure:
+            if not self.paces:
+                raise
+            print(f'    {failure}', flush=True)
+            return None
+        print(f'    {pace[0]:.2f} s an epoch, {3600 * 2 * n / pace[0]:,.0f} epochs an hour',
+              flush=True)
+        return pace
 
     def fits(self, n, less=0):
         """Whether runs with ``n`` pairs at once fit into the time left, less some seconds."""
@@ -254,6 +280,7 @@ class Training:
         """What goes into the file."""
         epochs = {run.name: run_directory.finished(run.out) for run in self.runs}
         return {'epochs': self.epochs, 'recipe': self.args.recipe, 'options': self.options,
+                'environment': self.environment,
                 'seconds_an_epoch': {n: pace for n, (pace, _) in self.paces.items()},
                 'finished': [name for name, done in epochs.items() if done >= self.epochs],
                 'unfinished': {run.name: len(run.entries()) for run in self.runs
@@ -320,7 +347,7 @@ def parse_args(argv=None):
 
 def check(command):
     """Raise what a script would say of its options, before anything is begun."""
-    method, seed, out, given = command
+    method, seed, out, given, _ = command
     try:
         recipe.parse_args(None, method, ARCHITECTURES, ['--seed', str(seed), '--out', out, *given])
     except Invalid as error:
@@ -337,8 +364,10 @@ def main():
     training, interrupted = Training(args, options), False
     os.makedirs(args.out)
     try:
-        training.measure_all()
-        training.train_all()
+        with mps.service(os.path.join(args.out, 'mps')) if args.device != 'cpu' else \
+                contextlib.nullcontext() as shared:
+            training.measure_all(shared)
+            training.train_all()
     except KeyboardInterrupt:
         print('Interrupted', flush=True)
         interrupted = True

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from benchmarks import gpu_check, paired_training
+from benchmarks import gpu_check, mps, paired_training
 from benchmarks.archive import Archive
 from benchmarks.paired_training import Failed, Training
 from recipe.errors import Invalid
@@ -300,9 +300,12 @@ with Archive({str(tmp_path)!r}, {str(tmp_path / 'x.tgz')!r}, seconds=.05):
 
 # Paired trainings
 
-def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=(), cost=0):
+def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=(), cost=0, shared=None):
     """A Training of which an epoch, with so many pairs at once, takes so long by a clock that
-    stands still but for them and for what measuring costs; and the trainings that it then does."""
+    stands still but for them and for what measuring costs; and the trainings that it then does.
+
+    By ``shared``, a number, all is so many times as slow.
+    """
     args = types.SimpleNamespace(seconds=seconds, epoch=epochs, recipe='blog', seeds=list(seeds),
                                  device='cpu', out='x')
     made = Training(args, {'baseline': [], 'manifoldmixup': []})
@@ -313,13 +316,13 @@ def training(paces, seconds=100, epochs=10, seeds=(0, 1, 2, 3), failing=(), cost
         left[0] -= cost
         if n in failing:
             raise Failed('out of memory')
-        return paces[n], 0
+        return paces[n] * (shared if made.environment else 1), 0
 
     def train(seeds):
         trained.append((list(seeds), made.epochs))
         left[0] -= made.epochs * made.paces[len(seeds)][0]
     made.measure, made.train = measure, train
-    made.measure_all()
+    made.measure_all(shared and {'CUDA_MPS_PIPE_DIRECTORY': 'x'})
     made.train_all()
     return made, trained
 
@@ -370,6 +373,81 @@ def test_an_epoch_counts_that_began_when_all_were_at_work():
     (2, 99, False), (3, 9, False), (3, 10, True), (4, 0, False), (5, 0, True)])
 def test_three_epochs_are_measured_or_ten_seconds(n, seconds, enough):
     assert paired_training.is_enough([{}] * n, 1, seconds) == enough
+
+
+@pytest.mark.parametrize('slower, pace, used', [(.5, 1, True), (.99, 2, False), (2, 2, False)])
+def test_a_gpu_is_shared_by_the_service_if_that_is_faster(slower, pace, used):
+    made, _ = training({1: 2}, failing=[2], shared=slower)
+    assert made.paces[1][0] == pace and bool(made.environment) == used
+
+
+def test_a_service_with_which_runs_fail_is_not_used():
+    made, trained = training({1: 2}, failing=[2])
+    measure = made.measure
+
+    def failing(n, seconds):
+        if made.environment:
+            raise Failed('MPS cannot be reached')
+        return measure(n, seconds)
+    made.measure = failing
+    made.paces.clear()
+    made.left = lambda: 100
+    made.measure_all({'CUDA_MPS_PIPE_DIRECTORY': 'x'})
+    assert made.environment == {} and made.paces[1] == (2, 0)
+
+
+CONTROL = '''#!/bin/sh
+echo "$0 $* $(cat) in $CUDA_MPS_PIPE_DIRECTORY" | sed 's/.*mps-control/did/' >> {log}
+{then}
+'''
+
+
+@pytest.fixture
+def control(tmp_path, monkeypatch):
+    """A function that puts a stand-in for the service's control program in place; and its log."""
+    log = tmp_path / 'log'
+
+    def put(then):
+        program = tmp_path / mps.CONTROL
+        program.write_text(CONTROL.format(log=log, then=then))
+        program.chmod(0o755)
+        monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+        return log
+    return put
+
+
+def test_the_service_runs_as_long_as_it_is_used(control, tmp_path):
+    log = control('exit 0')
+    with mps.service(str(tmp_path / 'mps')) as environment:
+        pipes = environment['CUDA_MPS_PIPE_DIRECTORY']
+        assert log.read_text() == f'did -d  in {pipes}\n'
+        assert environment['CUDA_MPS_LOG_DIRECTORY'] == str(tmp_path / 'mps')
+    assert log.read_text().split('\n')[1] == f'did  quit in {pipes}'
+    assert not os.path.exists(pipes)
+
+
+@pytest.mark.parametrize('then', ['exit 1', 'sleep 5'])
+def test_where_the_service_does_not_start_there_is_none(control, tmp_path, monkeypatch, then):
+    control(then)
+    monkeypatch.setattr(mps, 'TIMEOUT', .2)
+    with mps.service(str(tmp_path / 'mps')) as environment:
+        assert environment is None
+
+
+def test_where_the_driver_brings_no_service_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    with mps.service(str(tmp_path / 'mps')) as environment:
+        assert environment is None
+    assert os.listdir(tmp_path) == []
+
+
+def test_runs_get_the_environment_of_the_service(tmp_path, monkeypatch):
+    monkeypatch.setattr(paired_training, 'ROOT', str(tmp_path))
+    (tmp_path / 'train_x.py').write_text('import os; print(os.environ["SERVICE"])')
+    command = 'x', 0, str(tmp_path / 'x-0'), [], {'SERVICE': 'this'}
+    with paired_training.running([command]) as runs:
+        runs[0].process.wait()
+    assert (tmp_path / 'x-0.log').read_text() == 'this\n'
 
 
 def test_pairs_of_which_one_run_is_missing_are_not_compared(monkeypatch):
