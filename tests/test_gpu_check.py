@@ -280,6 +280,16 @@ def test_the_archive_has_all_but_weights_and_follows_the_folder(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['back.tar.gz', 'check']
 
 
+def test_a_file_that_is_gone_when_it_is_read_is_no_harm(tmp_path, monkeypatch):
+    (tmp_path / 'check').mkdir()
+    (tmp_path / 'check' / 'a.log').write_text('one')
+    archive = Archive(str(tmp_path / 'check'), str(tmp_path / 'back.tar.gz'))
+    found = [str(tmp_path / 'check' / name) for name in ('run.jsonx1y2', 'a.log')]
+    monkeypatch.setattr(archive, 'files', lambda: found)
+    archive.write()
+    assert contents(tmp_path / 'back.tar.gz') == {'check/a.log': b'one'}
+
+
 def test_an_archive_that_cannot_be_written_shows_at_once(tmp_path):
     with pytest.raises(Invalid), Archive(str(tmp_path), str(tmp_path / 'no' / 'x.tar.gz')):
         pass
