@@ -43,7 +43,7 @@ def test_without_a_search_it_is_the_first_that_is_supported(cudnn):
 @pytest.mark.parametrize('slow', [1, 2])
 def test_the_fastest_is_found_once_if_it_is_asked_for(cudnn, slow):
     """Each is done once before it is measured twice."""
-    cudnn.SECONDS[slow] = .002
+    cudnn.SECONDS[slow] = .01
     assert convolve(cudnn, True) == 21 * [1] + 21 * [2] + [3 - slow]
     assert convolve(cudnn, True) == [3 - slow]
 
@@ -96,7 +96,7 @@ def test_only_the_fastest_keeps_memory(cudnn, monkeypatch, fails):
         return memory
     monkeypatch.setattr(plans, 'WORKSPACES', {})
     monkeypatch.setattr(cupy.cuda, 'Memory', counted)
-    cudnn.WORKSPACES[1], cudnn.SECONDS[1] = 2 ** 22, .002
+    cudnn.WORKSPACES[1], cudnn.SECONDS[1] = 2 ** 22, .01
     if fails:
         cudnn.FAILURES['execute', 1] = RuntimeError('out of order')
     convolve(cudnn, True)
