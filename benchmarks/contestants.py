@@ -5,8 +5,8 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
 
     engine graph              the engine, each step replayed from one CUDA graph
     engine                    the engine
-    engine graph autotune     these two with the fastest of cuDNN's algorithms, which are measured;
-    engine autotune           the others take such as give the same bits in each run
+    engine graph autotune     the same two with the fastest of cuDNN's algorithms, as measured;
+    engine autotune           without "autotune" they give the same bits in each run
     chainer                   stock Chainer on CuPy, with no cuDNN
     pytorch channels-last     eager
     pytorch                   eager, contiguous maps
@@ -184,7 +184,7 @@ class Chainer(Contestant):
         if 'graph' in self.name and not self.on_gpu:
             raise Unsupported('a CPU has no CUDA graphs')
         if 'autotune' in self.name and not self.on_gpu:
-            raise Unsupported('cuDNN is of a GPU')
+            raise Unsupported("cuDNN's algorithms are measured on a GPU")
         if self.on_gpu:
             engine.backends.use_gpu()
         covered = engine.backends.BACKENDS[kind].DTYPES
@@ -281,7 +281,7 @@ class Machine:
         return devices.rates(self.device)
 
     def floor(self, architecture, stem, batch, precision, rates):
-        """As floor.py says, on a device of these rates."""
+        """The floor of a training step on a device of these rates; see floor.py."""
         if not importlib.util.find_spec('torch'):
             raise Unsupported('it is counted on the network in PyTorch')
         from benchmarks import floor
