@@ -48,7 +48,7 @@ demo test train: $(FOR_GPU)
 endif
 
 demo: $(INSTALLED)
-	$(PYTHON) -m recipe.pairs --seeds 0 --out demo --dataset digits --augment none \
+	$(PYTHON) -m experiment.pairs --seeds 0 --out demo --dataset digits --augment none \
 	    --batchsize 32 --epoch 4 --snapshot-every 0 $(DEMO)
 
 test: $(INSTALLED)
@@ -58,7 +58,7 @@ test-gpu: $(INSTALLED)
 	GPU=simulated $(PYTHON) -m pytest -m gpu $(TEST)
 
 train: $(INSTALLED)
-	$(PYTHON) -m recipe.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
+	$(PYTHON) -m experiment.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
 
 ifeq ($(DEVICE),cpu)
 bench: $(INSTALLED)

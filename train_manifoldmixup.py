@@ -7,7 +7,7 @@
 
 train_baseline.py is the same without the mixup; compare.py compares the runs of both.
 """
-import recipe
+import experiment
 from chainer import iterators, training
 
 from mixup import ManifoldMixupClassifier
@@ -15,19 +15,19 @@ from model import ARCHITECTURES
 
 
 def main():
-    args = recipe.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)
-    device = recipe.use_device(args)
-    train, test = recipe.load_dataset(args.dataset, args.data_archive, args.size)
-    streams = recipe.RandomStreams(args.seed)
+    args = experiment.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)
+    device = experiment.use_device(args)
+    train, test = experiment.load_dataset(args.dataset, args.data_archive, args.size)
+    streams = experiment.RandomStreams(args.seed)
 
     # The network, and around it the loss
     streams.seed_global('weights')
     network = ARCHITECTURES[args.arch](train.n_class, args.stem)
-    recipe.load_pretrained(args.pretrained, network)
+    experiment.load_pretrained(args.pretrained, network)
     streams.seed_global('mixup')
     model = ManifoldMixupClassifier(
         network, mixup_hidden=True, mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)
-    optimizer = recipe.setup_optimizer(model, args)
+    optimizer = experiment.setup_optimizer(model, args)
 
     # The iterators give indices, the converters make batches of images and labels of them
     train_iter = iterators.SerialIterator(
@@ -35,23 +35,23 @@ def main():
         order_sampler=iterators.ShuffleOrderSampler(streams.order))
     test_iter = iterators.SerialIterator(
         range(len(test)), args.batchsize, repeat=False, shuffle=False)
-    normalization = recipe.Normalization(args.normalize, train.images)
-    augmentation = recipe.AUGMENTATIONS[args.augment]()
-    train_converter = recipe.BatchConverter(
+    normalization = experiment.Normalization(args.normalize, train.images)
+    augmentation = experiment.AUGMENTATIONS[args.augment]()
+    train_converter = experiment.BatchConverter(
         train, normalization, augmentation, streams.augmentation)
-    test_converter = recipe.BatchConverter(test, normalization)
+    test_converter = experiment.BatchConverter(test, normalization)
 
     # Training, with an evaluation after each epoch
     updater = training.updaters.StandardUpdater(
         train_iter, optimizer, converter=train_converter, device=device)
     trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
     trainer.extend(
-        recipe.ExactEvaluator(test_iter, model, converter=test_converter, device=device))
-    recipe.extend(trainer, args, streams)
-    recipe.start(trainer, args, streams, device)
+        experiment.ExactEvaluator(test_iter, model, converter=test_converter, device=device))
+    experiment.extend(trainer, args, streams)
+    experiment.start(trainer, args, streams, device)
     trainer.run()
 
 
 if __name__ == '__main__':
-    with recipe.one_line_errors():
+    with experiment.one_line_errors():
         main()

@@ -6,7 +6,7 @@ import tarfile
 import threading
 import time
 
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 
 LEFT_OUT, SNAPSHOT = '.npz', 'snapshot_iter_'  # weights are what is large
 

@@ -173,7 +173,8 @@ class Chainer(Contestant):
             self.check(engine, device.xp.ndarray)
             engine.use('fast', model)
         if 'graph' in self.name:
-            recorded = engine.graphs.Step(optimizer)
+            from engine.gpu import graphs
+            recorded = graphs.Step(optimizer)
             self.device.pools.append(recorded.recorder.pool)
             self.step = lambda: recorded(x, t)
         self.step()  # some parameters get their shapes in it
@@ -266,7 +267,7 @@ class Machine:
         self.device = device
 
     def describe(self):
-        from recipe.errors import Invalid
+        from experiment.errors import Invalid
         try:
             return devices.describe(self.device)
         except Invalid as error:

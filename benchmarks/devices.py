@@ -94,9 +94,9 @@ def describe(name):
         Invalid: If there is no such device or it does not work.
     """
     if name == 'cpu':
-        from recipe.device import cpu_model
+        from experiment.device import cpu_model
         return {'device': cpu_model()}
-    from recipe import device
+    from experiment import device
     device.check_gpu(int(name))
     import cupy
     properties = cupy.cuda.runtime.getDeviceProperties(int(name))

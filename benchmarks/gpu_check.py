@@ -31,9 +31,9 @@ import time
 from benchmarks import paired_training
 from benchmarks.archive import Archive
 from benchmarks.workers import ROOT, UNFINISHED, one_line
-from recipe import dataset, device, run_directory
-from recipe.errors import Invalid, one_line_errors
-from recipe.options import LINE, RATE, SEED, Parser
+from experiment import dataset, device, run_directory
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import LINE, RATE, SEED, Parser
 
 NEEDS = {'tests': 100, 'step': 200, 'profile': 60, 'train': 250}  # seconds, of each part
 GRACE = 10  # seconds of its time in which a part that has not ended may still do so

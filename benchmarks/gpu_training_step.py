@@ -33,9 +33,9 @@ from benchmarks import epoch_time
 from benchmarks.contestants import CASES, CONTESTANTS, EAGER, ENGINE, PYTORCH
 from benchmarks.training_step import check_writable
 from benchmarks.workers import ROOT, UNFINISHED, Failure, TimeOut, Unsupported, Worker
-from recipe import run_directory
-from recipe.errors import Invalid, one_line_errors
-from recipe.options import COUNT, LINE, RATE, Parser
+from experiment import run_directory
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import COUNT, LINE, RATE, Parser
 
 BATCHES = 128, 256, 1024
 PRECISIONS = 'tf32', 'fp16'

@@ -2,8 +2,8 @@
 
     python -m benchmarks.paired_training --device 0 --seconds 480 --seeds 0 1 2 --out runs/blog
 
-Options that are not listed below go to both scripts, as with recipe.pairs; without any it is the
-blog post's recipe.
+Options that are not listed below go to both scripts, as with experiment.pairs; without any it is
+the blog post's recipe.
 
 First it is measured how many pairs should train at once: one more is added as long as all together
 then get through more epochs in the same time.  Whether they share the GPU by NVIDIA's Multi-Process
@@ -22,14 +22,14 @@ import subprocess
 import sys
 import time
 
-import recipe
+import experiment
 from benchmarks import mps
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from model import ARCHITECTURES
-from recipe import run_directory
-from recipe.errors import Invalid, one_line_errors
-from recipe.options import COUNT, LINE, RATE, RECIPES, Parser
-from recipe.pairs import METHODS, add_options, parse
+from experiment import run_directory
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import COUNT, LINE, RATE, RECIPES, Parser
+from experiment.pairs import METHODS, add_options, parse
 
 GAIN = 1.05  # times as many epochs in the same time, for which another pair is worth its place
 FIRST, SHARE = .5, .15  # of the time: for measuring the first pair, and one more, at most
@@ -349,7 +349,8 @@ def check(command):
     """Raise what a script would say of its options, before anything is begun."""
     method, seed, out, given, _ = command
     try:
-        recipe.parse_args(None, method, ARCHITECTURES, ['--seed', str(seed), '--out', out, *given])
+        experiment.parse_args(
+            None, method, ARCHITECTURES, ['--seed', str(seed), '--out', out, *given])
     except Invalid as error:
         raise Invalid(f'train_{method}.py: {error}') from None
 

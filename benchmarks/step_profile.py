@@ -25,8 +25,8 @@ os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may 
 
 from benchmarks.contestants import CASES, Chainer
 from benchmarks.workers import one_line
-from recipe.errors import Invalid, one_line_errors
-from recipe.options import COUNT, LINE, Parser
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import COUNT, LINE, Parser
 
 STEPS = 5  # that are profiled
 MARK = 'operation '  # before the number of an operation, in a trace
@@ -298,7 +298,7 @@ def main():
     args = parser.parse_args()
     if not args.device.isdecimal():
         raise Invalid(f'--device: given {args.device!r}, valid: the number of a GPU')
-    from recipe import device, run_directory
+    from experiment import device, run_directory
     device.check_gpu(int(args.device))
     ledger, reports = Ledger(), []
     ledger.watch_engine()

@@ -45,7 +45,7 @@ CHAINER = 'chainer', 'engine'
 PYTORCH = 'pytorch', 'pytorch channels-last'
 WARM_UP = 2  # steps; the first one allocates, and PyTorch chooses its kernels in it
 PAUSE = .25  # seconds between turns: by then the threads of the one before have ceased to spin
-MODULES = 'engine, mixup, model, recipe, chainer, chainercv'
+MODULES = 'engine, mixup, model, experiment, chainer, chainercv'
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -117,7 +117,7 @@ def torch_step(contestant, case, batch):
 def measure(name, contestants, batch, rounds, steps, progress):
     """One case: its row in the JSON."""
     import numpy as np
-    from recipe.errors import Invalid
+    from experiment.errors import Invalid
 
     def turn(contestant, steps):
         process = workers[contestant]
@@ -162,7 +162,7 @@ def import_seconds():
 
 def demo_seconds():
     """Both trainings of ``make demo`` and their comparison, installation left out."""
-    from recipe.errors import Invalid
+    from experiment.errors import Invalid
     if not shutil.which('make'):
         return None
     with tempfile.TemporaryDirectory() as directory:
@@ -185,7 +185,7 @@ def print_table(row):
 
 
 def parse_args():
-    from recipe.options import COUNT, LINE, Parser
+    from experiment.options import COUNT, LINE, Parser
     steps = ', '.join(f'{case.steps} ({name})' for name, case in CASES.items())
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
     parser.add_argument('--rounds', type=COUNT, default=6, metavar='N',
@@ -204,14 +204,14 @@ def parse_args():
 
 
 def check_writable(path):
-    from recipe.errors import Invalid
+    from experiment.errors import Invalid
     if os.path.isdir(path) or not os.access(os.path.dirname(path), os.W_OK):
         raise Invalid(f'--json: {path} cannot be written; name a file in a directory that exists')
 
 
 def main():
     from tqdm import tqdm
-    from recipe import device, run_directory
+    from experiment import device, run_directory
 
     args = parse_args()
     cases = {name: CASES[name] for name in CASES if not args.case or name in args.case}
@@ -244,6 +244,6 @@ def main():
 
 
 if __name__ == '__main__':
-    from recipe.errors import one_line_errors
+    from experiment.errors import one_line_errors
     with one_line_errors():
         main()

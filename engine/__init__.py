@@ -9,14 +9,13 @@ Imported before NumPy, it also sets what OpenBLAS reads from the environment at 
 """
 from engine import environment  # before NumPy
 import chainer
-from engine import (
-    backends, bottleneck, deserializers, functions, graphs, multi_tensor, optimizers)
-from engine.evaluation import Evaluation
+from engine import backends, bottleneck, functions
+from engine.cpu import update_rules
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
 
-__all__ = ['ENGINES', 'Evaluation', 'backends', 'bottleneck', 'deserializers', 'environment',
-           'functions', 'graphs', 'multi_tensor', 'optimizers', 'replaced', 'switch', 'use']
+__all__ = ['ENGINES', 'backends', 'bottleneck', 'environment', 'functions', 'replaced', 'switch',
+           'update_rules', 'use']
 
 ENGINES = 'fast', 'stock'
 
@@ -29,7 +28,7 @@ def use(name, model, graph=False):
         model (chainer.Link): What will be trained, on its device.  For ``'fast'`` the weights of
             its convolutions get channels-last memory; their values and shapes stay.
         graph (bool): Whether ``StandardUpdater`` records the steps of training as CUDA graphs and
-            replays them; with ``'fast'`` on a GPU.  For evaluations see :class:`Evaluation`.
+            replays them; with ``'fast'`` on a GPU.  For evaluations see ``gpu/evaluation.py``.
 
     Raises:
         ValueError: If there is no such engine.
@@ -40,8 +39,9 @@ def use(name, model, graph=False):
     on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
     if name == 'fast' and on_gpu:
         backends.use_gpu()
+        from engine.gpu import graphs
+        graphs.record(graph)
     switch(name == 'fast')
-    graphs.record(name == 'fast' and on_gpu and graph)
     if name == 'fast':
         with chainer.using_device(model.device):
             lay_out_weights(model)

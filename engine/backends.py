@@ -20,8 +20,8 @@ def use_gpu():
     Raises:
         ImportError: If cuDNN 9 or its Python interface is missing.
     """
-    from engine import gpu
-    BACKENDS[cuda.cupy.ndarray] = gpu
+    from engine.gpu import backend
+    BACKENDS[cuda.cupy.ndarray] = backend
 
 
 def backend(*arrays, per_channel=()):

@@ -43,7 +43,7 @@ def main(always):
 
 
 def hidden():
-    """Whether the user hides the GPUs; recipe/device.py asks the same."""
+    """Whether the user hides the GPUs; experiment/device.py asks the same."""
     return os.environ.get('CUDA_VISIBLE_DEVICES', '0') in ('', '-1')
 
 

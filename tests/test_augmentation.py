@@ -9,9 +9,9 @@ import pytest
 from chainercv import transforms
 from hypothesis import given, settings, strategies as st
 
-from recipe.augmentation import AUGMENTATIONS, Blog, NoAugmentation, Standard
-from recipe.converter import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
-from recipe.dataset import LabeledImages
+from experiment.augmentation import AUGMENTATIONS, Blog, NoAugmentation, Standard
+from experiment.converter import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
+from experiment.dataset import LabeledImages
 from tests.conftest import ROOT
 
 N = 300

@@ -5,18 +5,18 @@ import os
 import numpy as np
 import pytest
 
-import recipe
-import recipe.pairs
+import experiment
+import experiment.pairs
 import train_baseline
 import train_manifoldmixup
 from model import ARCHITECTURES, BaseResNet50
-from recipe.options import parse_args
+from experiment.options import parse_args
 
 
 def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     """The line on stderr with which the script refuses its arguments."""
     monkeypatch.setattr('sys.argv', [script.__file__, *map(str, arguments)])
-    with pytest.raises(SystemExit) as end, recipe.one_line_errors():
+    with pytest.raises(SystemExit) as end, experiment.one_line_errors():
         script.main()
     message = capsys.readouterr().err
     assert end.value.code == 2
@@ -66,7 +66,7 @@ def test_an_invalid_option_is_refused(capsys, monkeypatch, tmp_path, arguments, 
     assert not os.path.exists(out)
 
 
-@pytest.mark.skipif(recipe.device.cuda.available, reason='there is a GPU')
+@pytest.mark.skipif(experiment.device.cuda.available, reason='there is a GPU')
 def test_a_gpu_that_is_not_there_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--device', '0', '--out', tmp_path / 'out')
     assert 'no GPU' in message and '--device cpu' in message
@@ -102,8 +102,8 @@ def test_an_output_directory_that_cannot_be_made_is_refused(capsys, monkeypatch,
     (('--seeds', '-1'), '0 to 4294967295')])
 def test_pairs_refuses_what_it_decides_itself(capsys, monkeypatch, tmp_path, arguments, named):
     monkeypatch.setattr('sys.argv', ['pairs.py', '--out', str(tmp_path / 'out'), *arguments])
-    with pytest.raises(SystemExit) as end, recipe.one_line_errors():
-        recipe.pairs.main()
+    with pytest.raises(SystemExit) as end, experiment.one_line_errors():
+        experiment.pairs.main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count('\n') == 1 and named in message
     assert not os.path.exists(tmp_path / 'out')
@@ -125,7 +125,7 @@ def test_resuming_where_there_is_no_run_is_refused(capsys, monkeypatch, tmp_path
 def resumable(folder, **changes):
     """A run directory as ``--dataset digits`` has made it, but for the changes."""
     args = parse_args('', 'manifoldmixup', ARCHITECTURES, ['--dataset', 'digits', '--out', 'none'])
-    options = {**recipe.run_directory.options(args), **changes}
+    options = {**experiment.run_directory.options(args), **changes}
     record = {'method': args.method, 'options': options, 'starts': []}
     (folder / 'run.json').write_text(json.dumps(record))
     return folder
@@ -167,8 +167,8 @@ def test_the_newest_snapshot_is_the_one_of_the_highest_iteration(tmp_path):
     for iteration in 90, 1000, 200:
         (tmp_path / f'snapshot_iter_{iteration}').touch()
     (tmp_path / 'tmpsnapshot_iter_2000').touch()
-    assert recipe.run_directory.newest_snapshot(str(tmp_path)).endswith('snapshot_iter_1000')
-    assert recipe.run_directory.newest_snapshot(str(tmp_path / 'none')) is None
+    assert experiment.run_directory.newest_snapshot(str(tmp_path)).endswith('snapshot_iter_1000')
+    assert experiment.run_directory.newest_snapshot(str(tmp_path / 'none')) is None
 
 
 def save_base(path, network, **changes):
@@ -185,7 +185,7 @@ def test_pretrained_weights_fill_the_base_and_leave_the_classifier(tmp_path):
     source, target = BaseResNet50(), ARCHITECTURES['resnet50']()
     fc6 = target.fc6.W.array.copy()
     save_base(tmp_path / 'resnet.npz', source, **{'fc6/W': np.zeros((1000, 2048), 'f')})
-    recipe.load_pretrained(str(tmp_path / 'resnet.npz'), target)
+    experiment.load_pretrained(str(tmp_path / 'resnet.npz'), target)
     for (name, one), (_, other) in zip(sorted(source.namedparams()),
                                        sorted(target.base.namedparams())):
         np.testing.assert_array_equal(one.array, other.array, err_msg=name)
@@ -200,8 +200,8 @@ def test_pretrained_weights_fill_the_base_and_leave_the_classifier(tmp_path):
 ])
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, changes, named):
     save_base(tmp_path / 'other.npz', BaseResNet50(), **changes)
-    with pytest.raises(recipe.errors.Invalid, match='--pretrained') as error:
-        recipe.load_pretrained(str(tmp_path / 'other.npz'), ARCHITECTURES['resnet50']())
+    with pytest.raises(experiment.errors.Invalid, match='--pretrained') as error:
+        experiment.load_pretrained(str(tmp_path / 'other.npz'), ARCHITECTURES['resnet50']())
     assert named in str(error.value) and 'other.npz' in str(error.value)
 
 
@@ -211,8 +211,8 @@ def test_nothing_in_an_npz_is_unpickled(tmp_path):
             return os.mkdir, (str(tmp_path / 'executed'),)
     save_base(tmp_path / 'trap.npz', BaseResNet50(),
               **{'conv1/W': np.array([Trap()], dtype=object)})
-    with pytest.raises(recipe.errors.Invalid):
-        recipe.load_pretrained(str(tmp_path / 'trap.npz'), ARCHITECTURES['resnet50']())
+    with pytest.raises(experiment.errors.Invalid):
+        experiment.load_pretrained(str(tmp_path / 'trap.npz'), ARCHITECTURES['resnet50']())
     assert not os.path.exists(tmp_path / 'executed')
 
 

@@ -118,7 +118,7 @@ def test_a_refusal_is_one_line_and_exit_status_2(tmp_path):
 
 def test_chainer_is_never_imported(pair):
     code = ('import sys, compare; compare.main(sys.argv[1:]); '
-            'assert not {"chainer", "recipe", "model", "mixup", "matplotlib.pyplot"} '
+            'assert not {"chainer", "experiment", "model", "mixup", "matplotlib.pyplot"} '
             '& set(sys.modules)')
     subprocess.run([sys.executable, '-c', code, pair], cwd=SCRIPT.parent, check=True,
                    capture_output=True)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipe import cifar, dataset
-from recipe.errors import Invalid
+from experiment import cifar, dataset
+from experiment.errors import Invalid
 from tests.conftest import BUILD
 
 RANDOM = np.random.RandomState(0)

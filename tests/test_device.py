@@ -8,8 +8,8 @@ import chainer
 import numpy as np
 import pytest
 
-from recipe import device
-from recipe.errors import Invalid
+from experiment import device
+from experiment.errors import Invalid
 from tests.conftest import ROOT
 
 
@@ -185,7 +185,7 @@ def test_cudnn_is_found_without_importing_pytorch(tmp_path, before):
         'def backend_version():\n    return 91900\n')
     subprocess.run([sys.executable, '-c', f"""{before}
 import sys
-from recipe import device
+from experiment import device
 assert device.find_cudnn() == ('9.19.0', None)
 assert ('torch' in sys.modules) == {bool(before)}
 import cudnn, torch

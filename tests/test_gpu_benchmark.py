@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import contestants, gpu_training_step
 from benchmarks.workers import Failure, TimeOut
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 from tests.conftest import ROOT
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 
 SOURCES = sorted(glob.glob(os.path.join(ROOT, 'engine', 'gpu', '*.cu'))
-                 + glob.glob(os.path.join(ROOT, 'recipe', '*.cu')))
+                 + glob.glob(os.path.join(ROOT, 'experiment', '*.cu')))
 NEEDED = ['cuGetErrorString', 'cuModuleGetFunction', 'cuModuleLoadData', 'cuModuleUnload',
           'cuTensorMapEncodeIm2col', 'cuTensorMapEncodeTiled']
 H200 = {  # as cuDNN describes a device

@@ -13,7 +13,7 @@ import pytest
 from benchmarks import gpu_check, mps, paired_training
 from benchmarks.archive import Archive
 from benchmarks.paired_training import Failed, Training
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 from tests.conftest import ROOT
 
 

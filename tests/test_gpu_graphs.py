@@ -11,7 +11,9 @@ from chainer import training
 from chainer.training import extensions
 
 import engine
-from engine.graphs import Step
+from engine.gpu import capture, cudnn_interface, graphs
+from engine.gpu.evaluation import Evaluation
+from engine.gpu.graphs import Step
 from mixup import ManifoldMixupClassifier, mixup_data
 from model import ResNet50
 
@@ -229,7 +231,7 @@ def test_replayed_evaluations_are_bit_for_bit_the_eager_ones():
     model = ManifoldMixupClassifier(Network())
     model.to_device('@cupy:0')
     engine.use('fast', model)
-    recorded = engine.Evaluation(model)
+    recorded = Evaluation(model)
     sizes = 6, 6, 4, 6, 4
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         recorded(*batches(1, 6)[0])  # nobody listens to the one that is recorded
@@ -255,9 +257,9 @@ def test_the_first_evaluation_shows_cudnn_the_stream_that_is_recorded_next():
     model = ManifoldMixupClassifier(Network())
     model.to_device('@cupy:0')
     engine.use('fast', model)
-    recorded = engine.Evaluation(model)
+    recorded = Evaluation(model)
     if is_simulated():
-        engine.cudnn_interface.load().met.clear()
+        cudnn_interface.load().met.clear()
     first, second = batches(2)
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         losses = [recorded(*batch) for batch in (first, second, first)]
@@ -276,10 +278,10 @@ def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatc
             raise cupy.cuda.runtime.CUDARuntimeError(2)
         return given(size)
     monkeypatch.setattr(cupy.cuda, 'Memory', scarce)
-    assert engine.capture.chunk(512) and failures == [512]
+    assert capture.chunk(512) and failures == [512]
     monkeypatch.setattr(cupy.cuda, 'Memory', lambda size: failures.clear() or scarce(size))
     with pytest.raises(MemoryError, match='512 bytes left to record a step .*; a smaller batch'):
-        engine.capture.chunk(512)
+        capture.chunk(512)
 
 
 class Data(chainer.dataset.Converter):
@@ -309,7 +311,7 @@ def trainer(out, graph, epochs=3, order=None):
     trainer.extend(extensions.snapshot(filename='snapshot_{.updater.epoch}'))
     engine.use('fast', model, graph)
     if graph:
-        trainer.get_extension('validation').eval_func = engine.Evaluation(model)
+        trainer.get_extension('validation').eval_func = Evaluation(model)
     return trainer
 
 
@@ -345,4 +347,4 @@ def test_logs_evaluations_and_resumed_runs_are_those_of_eager_steps(tmp_path):
 def test_without_graphs_an_updater_is_chainers(tmp_path):
     run = trainer(tmp_path, False, 1)
     run.run()
-    assert engine.graphs.steps is None
+    assert graphs.steps is None

@@ -6,7 +6,7 @@ import chainer.functions as F
 import numpy as np
 import pytest
 
-from engine import cudnn_interface
+from engine.gpu import cudnn_interface
 from tests.test_gpu_engine import normal, on_gpu
 
 pytestmark = pytest.mark.gpu

@@ -5,17 +5,17 @@ import os
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-OURS = {'mixup', 'model', 'recipe', 'engine', 'install', 'benchmarks', 'compare', 'tests',
+OURS = {'mixup', 'model', 'experiment', 'engine', 'install', 'benchmarks', 'compare', 'tests',
         'train_baseline', 'train_manifoldmixup'}
 
 # Part of the house, what of ours it may import, what of others (None: anything).
 RULES = [
     ('mixup.py', set(), {'chainer', 'numpy'}),
     ('model', {'mixup', 'model'}, {'chainer', 'numpy', 'collections'}),
-    ('train_baseline.py', {'mixup', 'model', 'recipe'}, {'chainer'}),
-    ('train_manifoldmixup.py', {'mixup', 'model', 'recipe'}, {'chainer'}),
+    ('train_baseline.py', {'mixup', 'model', 'experiment'}, {'chainer'}),
+    ('train_manifoldmixup.py', {'mixup', 'model', 'experiment'}, {'chainer'}),
     ('engine', {'engine'}, None),
-    ('recipe', {'recipe', 'engine'}, None),
+    ('experiment', {'experiment', 'engine'}, None),
     ('compare.py', set(), None),
 ]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from recipe import device
+from experiment import device
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which('make') is None, reason='needs make')
@@ -53,7 +53,7 @@ for name in names:
 '''
 PROGRAM = 'import os, sys\n' + LOG.format(
     '"run", os.environ.get("GPU"), os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv')
-PROGRAMS = ['pytest.py', 'recipe/pairs.py', *(f'benchmarks/{name}.py' for name in (
+PROGRAMS = ['pytest.py', 'experiment/pairs.py', *(f'benchmarks/{name}.py' for name in (
     'gpu_check', 'gpu_training_step', 'training_step', 'augmentation'))]
 
 HEADER = '| NVIDIA-SMI 580.95.05    Driver Version: 580.95.05    CUDA Version: {:8} |'

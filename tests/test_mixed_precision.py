@@ -8,8 +8,8 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-import recipe
-from recipe.mixed_precision import MixedPrecision
+import experiment
+from experiment.mixed_precision import MixedPrecision
 
 
 def trained():
@@ -18,7 +18,7 @@ def trained():
     with chainer.using_config('dtype', chainer.mixed16):
         model = L.Classifier(chainer.Sequential(L.Linear(4, 8), L.BatchNormalization(8), F.relu,
                                                 L.Linear(8, 3)))
-    return model, recipe.setup_optimizer(model, argparse.Namespace(
+    return model, experiment.setup_optimizer(model, argparse.Namespace(
         optimizer='sgd', learnrate=.001, weight_decay=1e-3, dtype='mixed16'))
 
 

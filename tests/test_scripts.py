@@ -13,11 +13,11 @@ import chainer
 import numpy as np
 import pytest
 
-import recipe
+import experiment
 import train_baseline
 import train_manifoldmixup
 from model import ResNet50
-from recipe.dataset import load
+from experiment.dataset import load
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = {'baseline': train_baseline, 'manifoldmixup': train_manifoldmixup}
@@ -46,7 +46,7 @@ def call(method, *arguments):
     before = sys.argv
     sys.argv = [f'train_{method}.py', *arguments]
     try:
-        with recipe.one_line_errors():
+        with experiment.one_line_errors():
             SCRIPTS[method].main()
     except SystemExit as end:
         return end.code
@@ -161,13 +161,13 @@ def test_another_seed_is_another_run(runs, images, tmp_path):
 
 def interrupt(monkeypatch, iteration, number):
     """Let the next run in this process get a signal in that iteration."""
-    start = recipe.start
+    start = experiment.start
 
     def start_and_arm(trainer, *arguments):
         start(trainer, *arguments)
         trainer.extend(lambda trainer: trainer.updater.iteration == iteration
                        and os.kill(os.getpid(), number), name='interruption')
-    monkeypatch.setattr(recipe, 'start', start_and_arm)
+    monkeypatch.setattr(experiment, 'start', start_and_arm)
 
 
 @pytest.mark.parametrize('method, iteration, number', [
@@ -254,7 +254,7 @@ def trainer_of(method, arguments, monkeypatch):
     def capture(trainer, *others):
         raise Made(trainer)
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, 'start', capture)
+        patch.setattr(experiment, 'start', capture)
         with pytest.raises(Made) as made:
             call(method, *arguments)
     return made.value.args[0]
@@ -285,8 +285,8 @@ def test_the_scripts_differ_in_the_mixup_alone():
         lines.append(ast.unparse(tree).splitlines())
     changed = [line for line in difflib.ndiff(*lines) if line[0] in '+-']
     assert [line[0] + line[1:].strip() for line in changed] == [
-        "-args = recipe.parse_args(__doc__, 'baseline', ARCHITECTURES)",
-        "+args = recipe.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)",
+        "-args = experiment.parse_args(__doc__, 'baseline', ARCHITECTURES)",
+        "+args = experiment.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)",
         '-model = ManifoldMixupClassifier(network, mixup_hidden=False)',
         '+model = ManifoldMixupClassifier(network, mixup_hidden=True, '
         'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)']
@@ -300,7 +300,7 @@ def test_an_estimate_writes_nothing(images, tmp_path, capsys):
 
 
 def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, tmp_path):
-    command = ['-m', 'recipe.pairs', '--seeds', '3', *options(images, tmp_path, 1),
+    command = ['-m', 'experiment.pairs', '--seeds', '3', *options(images, tmp_path, 1),
                '--layer-mix', '0']
     process = run(*command)
     assert process.returncode == 0 and process.stderr == ''
@@ -315,7 +315,7 @@ def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, 
 
 
 def test_pairs_ends_where_a_script_refuses(images, tmp_path):
-    process = run('-m', 'recipe.pairs', '--seeds', '0', *options(images, tmp_path, 1),
+    process = run('-m', 'experiment.pairs', '--seeds', '0', *options(images, tmp_path, 1),
                   '--stem', 'none')
     assert process.returncode == 2 and process.stderr.count('\n') == 1
     assert not os.listdir(tmp_path)

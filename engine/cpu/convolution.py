@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from engine.cpu import winograd
-from engine.cpu.product import product
+from engine.cpu.matmul import matmul
 from engine.cpu.threads import each
 
 COLUMNS = 3 << 20  # bytes of columns at once, in each thread
@@ -35,7 +35,7 @@ def forward(x, W, stride, pad):
     n, out = len(x), len(W)
     h, w = output_size(x.shape, W.shape, stride, pad)
     if is_pointwise(W.shape, pad):
-        return product(rows(subsampled(x, stride)), W.reshape(out, -1).T).reshape(n, h, w, out)
+        return matmul(rows(subsampled(x, stride)), W.reshape(out, -1).T).reshape(n, h, w, out)
     if winograd.suits(x.shape, W.shape, stride, pad):
         return winograd.forward(x, W, pad)
 
@@ -55,7 +55,7 @@ def forward(x, W, stride, pad):
 def weight_gradient(x, gy, w_shape, stride, pad):
     n, h, w, out = gy.shape
     if is_pointwise(w_shape, pad):
-        return product(rows(gy).T, rows(subsampled(x, stride))).reshape(w_shape)
+        return matmul(rows(gy).T, rows(subsampled(x, stride))).reshape(w_shape)
     if winograd.suits(x.shape, w_shape, stride, pad):
         return winograd.weight_gradient(x, gy, pad)
 
@@ -90,8 +90,8 @@ def input_gradient(gy, W, x_shape, stride, pad, onto=None):
     if is_pointwise(W.shape, pad):
         W = W.reshape(out, -1)
         if stride == (1, 1):
-            return product(rows(gy), W, None if onto is None else rows(onto)).reshape(x_shape)
-        return spread(product(rows(gy), W).reshape(n, h, w, -1), x_shape, stride, onto)
+            return matmul(rows(gy), W, None if onto is None else rows(onto)).reshape(x_shape)
+        return spread(matmul(rows(gy), W).reshape(n, h, w, -1), x_shape, stride, onto)
     if onto is not None:
         onto += input_gradient(gy, W, x_shape, stride, pad)
         return onto

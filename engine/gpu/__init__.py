@@ -1,7 +1,5 @@
-"""The engine's operations on an NVIDIA GPU: convolutions by cuDNN 9, the others by own kernels."""
-from engine.gpu import (
-    activation, convolution, loss, normalization, optimizers, pooling, values)
-from engine.gpu.kernels import DTYPES
+"""The engine on an NVIDIA GPU; imported where one is used.
 
-__all__ = ['DTYPES', 'activation', 'convolution', 'loss', 'normalization', 'optimizers', 'pooling',
-           'values']
+Convolutions by cuDNN 9, the other operations and the update of all parameters by kernels of our
+own, and whole training steps and evaluations replayed as CUDA graphs.
+"""

@@ -1,7 +1,7 @@
 """ReLU, sums and multiples of arrays that lie alike in memory; the result lies as they do."""
 import cupy
 
-from engine.gpu import values
+from engine.gpu import graph_inputs
 from engine.gpu.kernels import BYTES, launch
 from engine.layout import has_known_layout, lies_as
 
@@ -23,7 +23,7 @@ def add(a, b):
 
 def scale(x, value):
     """value * x; None where ``x`` has gaps in its memory."""
-    return elementwise('scale', x, after=(float(value), values.factor(value)))
+    return elementwise('scale', x, after=(float(value), graph_inputs.factor(value)))
 
 
 def accumulate(a, b):

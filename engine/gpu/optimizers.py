@@ -2,7 +2,7 @@
 import cupy
 import numpy as np
 
-from engine.gpu import values
+from engine.gpu import graph_inputs
 from engine.gpu.kernels import CHUNK, THREADS, kernel
 
 TENSOR = np.dtype([('w', 'u8'), ('g', 'u8'), ('first', 'u8'), ('second', 'u8'), ('copy', 'u8'),
@@ -23,7 +23,7 @@ def update(name, tensors, factors, overflow=None):
     """
     rows = [(w, g, *(states + [None])[:2], copy, decay)
             for w, copy, g, states, decay in tensors]
-    read = values.varying(lambda: np.array(factors(), np.float32))
+    read = graph_inputs.varying(lambda: np.array(factors(), np.float32))
     launch(name, rows, read, np.intp(0) if overflow is None else overflow)
 
 
@@ -48,7 +48,7 @@ def launch(name, rows, *arguments):
         size = arrays[1].size
         table[i] = (*pointers, size, decay, 0)
         chunks += [(i, number) for number in range(-(-size // CHUNK))]
-    table = values.constant(table.view(np.uint8))
-    chunks = values.constant(np.array(chunks, np.int32))
+    table = graph_inputs.constant(table.view(np.uint8))
+    chunks = graph_inputs.constant(np.array(chunks, np.int32))
     kernel('optimizers', name, np.dtype('e' if half else 'f'))(
         (len(chunks),), (THREADS,), (table, chunks, *arguments))

@@ -13,7 +13,7 @@ import chainer
 import cupy
 import numpy as np
 
-from engine import cudnn_interface
+from engine.gpu import cudnn_interface
 from engine.gpu import timing
 
 cudnn = cudnn_interface.load()

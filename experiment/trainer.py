@@ -10,15 +10,15 @@ from chainer.training import extensions, triggers
 from chainer.training.extensions import snapshot_writers
 
 import engine
-from recipe import run_directory
-from recipe.background_writer import BackgroundWriter
-from recipe.device import describe
-from recipe.errors import Invalid
-from recipe.estimate import estimate
-from recipe.mixed_precision import MixedPrecision
-from recipe.npz import load_npz
-from recipe.optimizer import LearningRate
-from recipe.plots import PlotLog
+from experiment import run_directory
+from experiment.background_writer import BackgroundWriter
+from experiment.device import describe
+from experiment.errors import Invalid
+from experiment.estimate import estimate
+from experiment.mixed_precision import MixedPrecision
+from experiment.npz import load_npz
+from experiment.optimizer import LearningRate
+from experiment.plots import PlotLog
 
 # Weights barely compress, and compressing takes longer than an epoch on a GPU.
 save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
@@ -85,7 +85,8 @@ def start(trainer, args, streams, device):
     model = trainer.updater.get_optimizer('main').target
     engine.use(args.engine, model, graph=args.graph == 'on')
     if args.graph == 'on':
-        trainer.get_extension('validation').eval_func = engine.Evaluation(model)
+        from engine.gpu.evaluation import Evaluation
+        trainer.get_extension('validation').eval_func = Evaluation(model)
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

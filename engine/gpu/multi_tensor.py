@@ -94,7 +94,7 @@ def check_gradients(stock, method):
     gradients = [laid_out_as(p.array, p.grad) for p in trained(method)]
     ops = backend(gradients[0])
     notes.overflow = ops.optimizers.overflow(gradients)
-    recording = ops.values.recording
+    recording = ops.graph_inputs.recording
     if recording:
         recording.overflow = notes.overflow
     judge(method, not recording and bool(notes.overflow))

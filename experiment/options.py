@@ -3,12 +3,12 @@ import argparse
 import math
 
 from engine import ENGINES
-from recipe import run_directory
-from recipe.augmentation import AUGMENTATIONS
-from recipe.device import DTYPES
-from recipe.errors import Invalid
-from recipe.optimizer import OPTIMIZERS, SCHEDULES
-from recipe.converter import NORMALIZATIONS
+from experiment import run_directory
+from experiment.augmentation import AUGMENTATIONS
+from experiment.device import DTYPES
+from experiment.errors import Invalid
+from experiment.optimizer import OPTIMIZERS, SCHEDULES
+from experiment.converter import NORMALIZATIONS
 
 # What --recipe decides where the option itself is not given.
 RECIPES = {

@@ -5,8 +5,8 @@ while it is recorded, and what varies from step to step has to be sent before ea
 """
 import contextlib
 
-import cupy
 import numpy as np
+from chainer.backends import cuda
 
 ALIGNMENT = 256  # bytes, as CuPy's own
 
@@ -29,7 +29,7 @@ class Recording:
     """
 
     def __init__(self, capacity):
-        self.memory = cupy.empty(capacity, np.uint8)
+        self.memory = cuda.cupy.empty(capacity, np.uint8)
         self.host = np.zeros(capacity, np.uint8)
         self.used = 0
         self.functions = []
@@ -64,7 +64,7 @@ class Recording:
         """To be called before each replay."""
         for host, function in self.functions:
             host[...] = function()
-        self.memory[:self.used] = cupy.asarray(self.host[:self.used])
+        self.memory[:self.used] = cuda.cupy.asarray(self.host[:self.used])
 
 
 def rounded(n_bytes):
@@ -74,7 +74,7 @@ def rounded(n_bytes):
 def sent(value):
     global n_sent
     n_sent += rounded(value.nbytes)
-    return cupy.asarray(value)
+    return cuda.cupy.asarray(value)
 
 
 def constant(host):

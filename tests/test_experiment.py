@@ -11,10 +11,10 @@ import chainer.links as L
 import numpy as np
 import pytest
 
-import recipe
-from recipe import plots, run_directory
-from recipe.background_writer import BackgroundWriter
-from recipe.optimizer import LearningRate
+import experiment
+from experiment import plots, run_directory
+from experiment.background_writer import BackgroundWriter
+from experiment.optimizer import LearningRate
 
 
 def arguments(**changes):
@@ -29,7 +29,7 @@ def test_validation_figures_are_exact_whatever_the_batch_size(batchsize):
     x, t = random.normal(size=(10, 4)).astype('f'), random.randint(3, size=10).astype('i')
     classifier = L.Classifier(L.Linear(4, 3))
     iterator = chainer.iterators.SerialIterator(range(10), batchsize, repeat=False, shuffle=False)
-    evaluator = recipe.ExactEvaluator(
+    evaluator = experiment.ExactEvaluator(
         iterator, classifier, converter=lambda batch, device: (x[batch], t[batch]))
     evaluator.name = 'validation'
     y = (x @ classifier.predictor.W.array.T).astype('d')
@@ -45,7 +45,7 @@ def test_evaluation_never_mixes():
     from tests.test_mixup import Linear
     network = Linear()
     iterator = chainer.iterators.SerialIterator(range(4), 3, repeat=False, shuffle=False)
-    evaluator = recipe.ExactEvaluator(
+    evaluator = experiment.ExactEvaluator(
         iterator, ManifoldMixupClassifier(network), converter=lambda batch, device: (
             np.ones((len(batch), 4), 'f'), np.zeros(len(batch), 'i')))
     evaluator.name = 'validation'
@@ -68,7 +68,7 @@ def updated(args, gradients):
     for parameter in model.params():
         parameter.array[...] = np.random.RandomState(0).normal(size=parameter.shape)
     before = {name: parameter.array.astype('d') for name, parameter in model.namedparams()}
-    optimizer = recipe.setup_optimizer(model, args)
+    optimizer = experiment.setup_optimizer(model, args)
     for gradient in gradients:
         for parameter in model.params():
             parameter.grad = np.full(parameter.shape, gradient, 'f')
@@ -105,7 +105,7 @@ def learning_rates(**changes):
     """The rate with which each of 20 iterations, 2 an epoch, is made; and the one reported."""
     args = arguments(**changes)
     model = Small()
-    optimizer = recipe.setup_optimizer(model, args)
+    optimizer = experiment.setup_optimizer(model, args)
     used = []
 
     class Updater(chainer.training.updaters.StandardUpdater):
@@ -149,7 +149,7 @@ def draws(streams):
 def test_the_streams_of_a_seed_are_independent_and_repeat():
     seen = []
     for seed in 0, 1, 0:
-        streams = recipe.RandomStreams(seed)
+        streams = experiment.RandomStreams(seed)
         streams.seed_global('weights')
         weights = np.random.randint(2 ** 30, size=5).tolist()
         streams.seed_global('mixup')
@@ -160,7 +160,7 @@ def test_the_streams_of_a_seed_are_independent_and_repeat():
 
 def test_what_one_stream_draws_moves_no_other():
     def order_after(n_global, n_augmentation):
-        streams = recipe.RandomStreams(0)
+        streams = experiment.RandomStreams(0)
         streams.seed_global('mixup')
         np.random.normal(size=n_global)
         streams.augmentation.normal(size=n_augmentation)
@@ -169,7 +169,7 @@ def test_what_one_stream_draws_moves_no_other():
 
 
 def test_streams_go_on_from_a_snapshot_where_they_were(tmp_path):
-    streams = recipe.RandomStreams(0)
+    streams = experiment.RandomStreams(0)
     streams.seed_global('mixup')
     np.random.normal()  # leaves half a pair of normal numbers in the generator
     streams.order.permutation(10)
@@ -177,9 +177,9 @@ def test_streams_go_on_from_a_snapshot_where_they_were(tmp_path):
     chainer.serializers.save_npz(path, streams)
     expected = np.random.normal(), draws(streams)
 
-    streams = recipe.RandomStreams(1)
+    streams = experiment.RandomStreams(1)
     streams.seed_global('weights')
-    recipe.npz.load_npz(path, streams, 'streams')
+    experiment.npz.load_npz(path, streams, 'streams')
     assert (np.random.normal(), draws(streams)) == expected
 
 

@@ -4,7 +4,7 @@ import zipfile
 import chainer
 import numpy as np
 
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 
 
 class PlainArrays:

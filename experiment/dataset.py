@@ -9,8 +9,8 @@ from chainercv.datasets import DirectoryParsingLabelDataset, directory_parsing_l
 from chainercv.transforms import resize
 from chainercv.utils import read_image
 
-from recipe import cifar
-from recipe.errors import Invalid
+from experiment import cifar
+from experiment.errors import Invalid
 
 
 @dataclasses.dataclass(frozen=True)

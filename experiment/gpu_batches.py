@@ -8,11 +8,11 @@ THREADS = 256  # of a block
 
 
 class GPUBatches:
-    """The set on the GPU, and batches of it; what :mod:`recipe.converter` does there.
+    """The set on the GPU, and batches of it; what :mod:`experiment.converter` does there.
 
     Args:
-        dataset: a :class:`recipe.dataset.LabeledImages`.
-        normalization: a :class:`recipe.converter.Normalization`.
+        dataset: a :class:`experiment.dataset.LabeledImages`.
+        normalization: a :class:`experiment.converter.Normalization`.
         device: a :class:`chainer.backend.GpuDevice`.
     """
 
@@ -31,7 +31,7 @@ class GPUBatches:
 
         Args:
             indices: integer NumPy array ``(B,)``.
-            sources: integer NumPy array ``(B, 2, 3)``; see :mod:`recipe.augmentation`.
+            sources: integer NumPy array ``(B, 2, 3)``; see :mod:`experiment.augmentation`.
 
         Raises:
             IndexError: If an index is outside the set.

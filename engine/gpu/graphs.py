@@ -22,8 +22,9 @@ from chainer import optimizer as chainer_optimizer
 from chainer import training
 from chainer.backends import cuda
 
-from engine.capture import Places, Recorder, observed, publish
-from engine.multi_tensor import covers, judge, trained
+from engine.gpu import graph_inputs
+from engine.gpu.capture import Places, Recorder, observed, publish
+from engine.gpu.multi_tensor import covers, judge, trained
 from engine.seam import replaces
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
@@ -102,11 +103,10 @@ class Step:
             self.n_replayed += 1
             return self.recorded[key].replay(x, t, draws)
         settle(self.optimizer)
-        from engine.gpu import values
-        before = values.n_sent
+        before = graph_inputs.n_sent
         loss = publish(*self.update(x, t, draws.arguments()))
         if covers(self.optimizer) and self.optimizer.is_safe_to_update():  # nothing was left out
-            self.recorded[key] = Graph(self, x, t, draws, values.n_sent - before)
+            self.recorded[key] = Graph(self, x, t, draws, graph_inputs.n_sent - before)
         return loss
 
     def update(self, x, t, draws, loss_scale=None):
@@ -155,11 +155,10 @@ class Graph:
     """A step for batches of one shape that are mixed at one layer."""
 
     def __init__(self, step, x, t, draws, n_sent):
-        from engine.gpu import values
         self.optimizer = step.optimizer
         self.draws = draws
         self.x, self.t = cuda.cupy.empty_like(x), cuda.cupy.empty_like(t)
-        self.values = values.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
+        self.values = graph_inputs.Recording(n_sent + 1024 + 8 * len(x))  # lam and partners too
         rules = rules_of(self.optimizer)
         self.places = Places(self.optimizer.target, rules)
         self.counting = [self.optimizer, *rules]  # the updates

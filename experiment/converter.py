@@ -2,8 +2,8 @@
 import chainer
 import numpy as np
 
-from recipe import augmentation as augmentations
-from recipe.gpu_batches import GPUBatches
+from experiment import augmentation as augmentations
+from experiment.gpu_batches import GPUBatches
 
 # Of ImageNet, in the order blue, green, red: chainer.links.model.vision.resnet.prepare.
 CAFFE_MEAN = (103.063, 115.903, 123.152)
@@ -83,9 +83,9 @@ class BatchConverter(chainer.dataset.Converter):
     by one kernel, with the same pixels.
 
     Args:
-        dataset: a :class:`recipe.dataset.LabeledImages`.
+        dataset: a :class:`experiment.dataset.LabeledImages`.
         normalization: a :class:`Normalization`, the same for training and evaluation.
-        augmentation: one of :mod:`recipe.augmentation`; None for evaluation.
+        augmentation: one of :mod:`experiment.augmentation`; None for evaluation.
         random_state: the :class:`numpy.random.RandomState` that the augmentation alone draws from.
             Save and restore it with the run.
     """

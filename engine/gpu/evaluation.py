@@ -6,7 +6,7 @@ evaluated as ever, on the stream that is then recorded for the others.
 import chainer
 from chainer.backends import cuda
 
-from engine.capture import Places, Recorder, observed, publish
+from engine.gpu.capture import Places, Recorder, observed, publish
 
 
 class Evaluation:

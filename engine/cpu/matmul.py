@@ -9,7 +9,7 @@ ELEMENTS = 1 << 18  # of a part's operand and result, which BLAS passes over mor
 TERMS = 4  # of a product whose inner side is the longest
 
 
-def product(a, b, onto=None):
+def matmul(a, b, onto=None):
     """a @ b, of which the longest side is divided; added to ``onto`` where that is given."""
     rows, inner = a.shape
     columns = b.shape[1]

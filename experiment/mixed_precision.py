@@ -2,7 +2,7 @@
 import numpy as np
 from chainer import training
 
-from engine.multi_tensor import in_float32
+from engine.gpu.multi_tensor import in_float32
 
 
 class MixedPrecision(training.Extension):

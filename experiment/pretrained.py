@@ -1,5 +1,5 @@
 """Initial weights from Chainer's ResNet-50-model.npz (ImageNet)."""
-from recipe.npz import load_npz
+from experiment.npz import load_npz
 
 
 def load_pretrained(path, network):

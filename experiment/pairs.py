@@ -1,6 +1,6 @@
 """Train the baseline and Manifold Mixup for each of some seeds, then compare them.
 
-    python -m recipe.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
+    python -m experiment.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
 
 Prints an estimate of the time first.  Whatever is no option of its own goes to both scripts.  Runs
 that are finished stay as they are and interrupted ones go on, so the same command also continues.
@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 
-from recipe.errors import Invalid, one_line_errors
-from recipe.options import LINE, SEED, Parser
-from recipe.run_directory import finished
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import LINE, SEED, Parser
+from experiment.run_directory import finished
 
 METHODS = 'baseline', 'manifoldmixup'
 

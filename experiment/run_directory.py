@@ -12,7 +12,7 @@ import sys
 import tempfile
 
 import engine
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 
 # Options that may change when a run is resumed: none of them alters what it computes, but for
 # the rounding.

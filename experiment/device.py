@@ -8,8 +8,8 @@ import chainer
 import numpy as np
 from chainer.backends import cuda
 
-from engine import cudnn_interface
-from recipe.errors import Invalid
+from engine.gpu import cudnn_interface
+from experiment.errors import Invalid
 
 DTYPES = {'float32': np.dtype(np.float32), 'mixed16': chainer.mixed16}  # --dtype
 

@@ -24,7 +24,7 @@ import numpy as np
 import tqdm
 from chainer.dataset import download
 
-from recipe.errors import Invalid
+from experiment.errors import Invalid
 
 URL = 'https://www.cs.toronto.edu/~kriz/'
 TIMEOUT = 30  # seconds without a byte from the server

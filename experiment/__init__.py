@@ -1,0 +1,18 @@
+"""What both scripts do alike: options, data, augmentation, optimizer, trainer, run directory."""
+import engine  # before NumPy, hence before Chainer
+from experiment.augmentation import AUGMENTATIONS
+from experiment.converter import BatchConverter, Normalization
+from experiment.dataset import load as load_dataset
+from experiment.device import use_device
+from experiment.errors import one_line_errors
+from experiment.evaluator import ExactEvaluator
+from experiment.optimizer import setup_optimizer
+from experiment.options import parse_args
+from experiment.pretrained import load_pretrained
+from experiment.random_streams import RandomStreams
+from experiment.trainer import extend, start
+
+__all__ = [
+    'AUGMENTATIONS', 'BatchConverter', 'ExactEvaluator', 'Normalization', 'RandomStreams',
+    'extend', 'load_dataset', 'load_pretrained', 'one_line_errors', 'parse_args',
+    'setup_optimizer', 'start', 'use_device']
