@@ -188,7 +188,7 @@ class Chainer(Contestant):
             raise Unsupported("cuDNN's algorithms are measured on a GPU")
         if self.on_gpu:
             engine.backends.use_gpu()
-        covered = engine.backends.BACKENDS[kind].DTYPES
+        covered = engine.backends.BACKENDS[kind].dtypes
         if self.half and 'e' not in covered:
             raise Unsupported(f'the engine has no float16 here (it covers {covered!r})')
 

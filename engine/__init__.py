@@ -9,8 +9,11 @@ Imported before NumPy, it also sets what OpenBLAS reads from the environment at 
 """
 from engine import environment  # before NumPy
 import chainer
+import numpy as np
+
 from engine import backends, bottleneck, functions
 from engine.cpu import update_rules
+from engine.cpu.backend import CPU
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
 
@@ -18,6 +21,7 @@ __all__ = ['ENGINES', 'backends', 'bottleneck', 'environment', 'functions', 'rep
            'update_rules', 'use']
 
 ENGINES = 'fast', 'stock'
+backends.BACKENDS[np.ndarray] = CPU
 
 
 def use(name, model, graph=False):

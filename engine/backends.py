@@ -1,39 +1,65 @@
-"""Which package computes on which arrays.
+"""The backends of the engine: which code computes on which arrays, and what each of them has."""
+import dataclasses
+import types
+from typing import Callable, Optional
 
-A backend has modules of the names and with the functions of ``engine/cpu``: ``convolution``,
-``normalization``, ``pooling`` and ``activation``, and says in ``DTYPES`` what it covers.  They take
-and return arrays of one kind, maps as contiguous (N, H, W, C).  What they are handed is decided in
-``functions.py`` and ``bottleneck.py``, for all backends alike.  On a GPU there are also
-``activation.scale``, ``loss`` and ``optimizers``: on a CPU NumPy's own are as fast.
-"""
-import numpy as np
 from chainer.backends import cuda
 
-from engine import cpu
 
-BACKENDS = {np.ndarray: cpu}
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """The operations on arrays of one kind.
+
+    Feature maps are contiguous (N, H, W, C) arrays, matrices contiguous (rows, channels) ones.
+    What is handed to a backend is decided in ``functions.py`` and ``bottleneck.py``, alike for all
+    of them.  The modules of all backends have the functions of those in ``engine/cpu``.
+
+    Args:
+        dtypes (str): What is covered, as NumPy's characters.
+        activation, convolution, normalization, pooling (module): Operations every backend has.
+        scale (callable): ``scale(x, number)``, the product; None where NumPy's is as fast.
+        loss (module): Softmax cross-entropy; None where NumPy's is as fast.
+        optimizers (module): Updates of many parameters at once; None where they are updated one by
+            one.
+    """
+
+    dtypes: str
+    activation: types.ModuleType
+    convolution: types.ModuleType
+    normalization: types.ModuleType
+    pooling: types.ModuleType
+    scale: Optional[Callable] = None
+    loss: Optional[types.ModuleType] = None
+    optimizers: Optional[types.ModuleType] = None
+
+
+BACKENDS = {}  # by the type of the arrays; for CuPy's only once a GPU is used
 
 
 def use_gpu():
-    """Let there be a backend for CuPy's arrays.
+    """Register the backend for CuPy's arrays, and what the engine replaces on a GPU alone.
 
     Raises:
         ImportError: If cuDNN 9 or its Python interface is missing.
     """
-    from engine.gpu import backend
-    BACKENDS[cuda.cupy.ndarray] = backend
+    from engine.gpu.backend import GPU
+    BACKENDS[cuda.cupy.ndarray] = GPU
 
 
 def backend(*arrays, per_channel=()):
-    """The backend for these arrays.
+    """The backend that covers these arrays, or None, in which case Chainer itself computes.
 
-    None, and so Chainer itself, for arrays of other kinds or of several, for other dtypes than
-    those of the backend or for several at once, and for empty arrays.
+    None is for arrays without a backend or of more than one kind, for a dtype that the backend
+    does not cover or for more than one dtype, and for empty arrays.
 
     Args:
-        arrays: Maps, their gradients, weights.
-        per_channel: Statistics and parameters of batch normalization: float32 where the others are
-            float16, as in Chainer's mixed16, otherwise of their dtype.
+        arrays: Feature maps, their gradients, weights.
+        per_channel: Statistics and parameters of batch normalization.  They have the dtype of
+            ``arrays``, except that they are float32 where those are float16, as in Chainer's
+            mixed16.
+
+    Returns:
+        Backend or None.
     """
     if not all(array.size for array in (*arrays, *per_channel)):
         return None
@@ -42,7 +68,7 @@ def backend(*arrays, per_channel=()):
     if len(kinds) > 1 or len(dtypes) > 1:
         return None
     ops, dtype = BACKENDS.get(*kinds), *dtypes
-    if not ops or dtype not in ops.DTYPES:
+    if not ops or dtype not in ops.dtypes:
         return None
-    precise = 'f' if dtype == 'e' else dtype
-    return ops if all(array.dtype.char == precise for array in per_channel) else None
+    expected = 'f' if dtype == 'e' else dtype
+    return ops if all(array.dtype.char == expected for array in per_channel) else None

@@ -220,13 +220,13 @@ def global_average_pooling_gradient(stock, node, inputs):
 @replaces(softmax_cross_entropy.SoftmaxCrossEntropy, 'forward_gpu')
 def cross_entropy(stock, node, inputs):
     x, t = inputs
-    loss = getattr(backend(x), 'loss', None)
-    if (not loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or not node.normalize
+    ops = backend(x)
+    if (not ops or not ops.loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or not node.normalize
             or node.reduce != 'mean' or node.class_weight is not None or chainer.is_debug()):
         return stock(node, inputs)
     node.retain_inputs((0, 1))
     xp = chainer.backend.get_array_module(x)
-    y, node.y, node._coeff = loss.softmax_cross_entropy(
+    y, node.y, node._coeff = ops.loss.softmax_cross_entropy(
         xp.ascontiguousarray(x), xp.ascontiguousarray(t), node.ignore_label)
     return y,
 
@@ -234,12 +234,12 @@ def cross_entropy(stock, node, inputs):
 @replaces(softmax_cross_entropy._SoftmaxCrossEntropyGrad_NoDoubleBackprop, 'forward_gpu')
 def cross_entropy_gradient(stock, node, inputs):
     x, t, gloss = inputs
-    loss = getattr(backend(x, gloss), 'loss', None)
-    if (not loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or gloss.ndim != 0
+    ops = backend(x, gloss)
+    if (not ops or not ops.loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or gloss.ndim != 0
             or node.class_weight is not None or node.y is None or node.y.dtype.char != 'f'):
         return stock(node, inputs)
     xp = chainer.backend.get_array_module(x)
-    return loss.softmax_cross_entropy_gradient(
+    return ops.loss.softmax_cross_entropy_gradient(
         xp.ascontiguousarray(node.y), xp.ascontiguousarray(t), gloss, node.coeff,
         node.ignore_label),
 
@@ -273,8 +273,7 @@ def add(stock, node, inputs):
 @replaces(basic_math.MulConstant, 'forward')
 def multiply(stock, node, inputs):
     ops = backend(*inputs)
-    scale = ops and getattr(ops.activation, 'scale', None)
-    y = scale(*inputs, node.value) if scale else None
+    y = ops.scale(*inputs, node.value) if ops and ops.scale else None
     return stock(node, inputs) if y is None else (y,)
 
 

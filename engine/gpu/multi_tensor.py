@@ -14,6 +14,7 @@ from chainer.optimizer_hooks import weight_decay
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
 from engine.backends import backend
+from engine.gpu import graph_inputs
 from engine.layout import has_known_layout, laid_out_as
 from engine.seam import replaces
 
@@ -63,7 +64,7 @@ def trained(method):
 def is_covered(rule, array):
     hp = rule.hyperparam
     return (type(rule) in RULES and has_known_layout(array)
-            and hasattr(backend(array), 'optimizers')
+            and (ops := backend(array)) is not None and ops.optimizers is not None
             and (array.dtype.char == 'f' or rule._use_fp32_update) and only_decays(rule)
             and set(vars(hp)) == {'_parent'}  # it has no values of its own
             and not getattr(hp, 'amsgrad', False) and not getattr(hp, 'adabound', False))
@@ -94,7 +95,7 @@ def check_gradients(stock, method):
     gradients = [laid_out_as(p.array, p.grad) for p in trained(method)]
     ops = backend(gradients[0])
     notes.overflow = ops.optimizers.overflow(gradients)
-    recording = ops.graph_inputs.recording
+    recording = graph_inputs.recording
     if recording:
         recording.overflow = notes.overflow
     judge(method, not recording and bool(notes.overflow))
