@@ -1,8 +1,8 @@
-"""Which of Chainer's functions compute by the engine.
+"""Chainer's functions that the engine computes, and the cases that it covers.
 
-Each replacement is handed Chainer's own as ``stock``, and leaves to it whatever it does not cover:
-arrays without a backend, dilation, groups, other axes.  What Chainer's own notes on the node for
-its gradients, it notes too.
+Each replacement returns ``NotImplemented``, and so leaves to Chainer's own, what it does not cover:
+arrays without a backend, dilation, groups, other axes.  What Chainer's own keeps on the node for
+its gradients, it keeps too.
 """
 import chainer
 from chainer.functions.activation import relu
@@ -15,7 +15,8 @@ from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
 
 from engine.backends import backend
-from engine.layout import as_pixels, from_rows, is_channels_last, to_nchw, to_nhwc, to_rows
+from engine.layout import (
+    as_pixels, from_rows, is_channels_last, share_one_layout, to_nchw, to_nhwc, to_rows)
 from engine.seam import replaces
 
 
@@ -30,10 +31,10 @@ def geometry(node):
 
 
 @replaces(convolution_2d.Convolution2DFunction, '_forward_cpu_core', '_forward_gpu_core')
-def convolve(stock, node, x, W, b):
+def convolve(node, x, W, b):
     ops = backend(x, W)
-    if not ops or not is_plain(node):
-        return stock(node, x, W, b)
+    if not (ops and is_plain(node)):
+        return NotImplemented
     node._get_out_size(x.shape, W.shape)  # raises where the output would be empty
     y = ops.convolution.forward(to_nhwc(x), to_nhwc(W), *geometry(node))
     if b is not None:
@@ -42,10 +43,10 @@ def convolve(stock, node, x, W, b):
 
 
 @replaces(convolution_2d.Convolution2DGradW, '_forward_cpu_core', '_forward_gpu_core')
-def convolution_weight_gradient(stock, node, x, gy):
+def convolution_weight_gradient(node, x, gy):
     ops = backend(x, gy)
-    if not ops or not is_plain(node):
-        return stock(node, x, gy)
+    if not (ops and is_plain(node)):
+        return NotImplemented
     out, channels, kh, kw = node.W_shape
     gW = ops.convolution.weight_gradient(
         to_nhwc(x), to_nhwc(gy), (out, kh, kw, channels), *geometry(node))
@@ -53,10 +54,10 @@ def convolution_weight_gradient(stock, node, x, gy):
 
 
 @replaces(deconvolution_2d.Deconvolution2DFunction, '_forward_cpu_core', '_forward_gpu_core')
-def convolution_input_gradient(stock, node, gy, W, b):
+def convolution_input_gradient(node, gy, W, b):
     ops = backend(gy, W)
-    if not ops or not is_plain(node):
-        return stock(node, gy, W, b)
+    if not (ops and is_plain(node)):
+        return NotImplemented
     gx = ops.convolution.input_gradient(
         to_nhwc(gy), to_nhwc(W), (len(gy), node.outh, node.outw, W.shape[1]), *geometry(node))
     if b is not None:
@@ -64,7 +65,7 @@ def convolution_input_gradient(stock, node, gy, W, b):
     return to_nchw(gx),
 
 
-# Batch normalization over all axes but the channels: what its function and that of its gradient do
+# Batch normalization over all axes but the channels: forward, with fixed statistics, backward
 
 BATCH_NORMALIZATION = batch_normalization.GeneralBatchNormalizationImpl
 
@@ -74,50 +75,49 @@ def is_per_channel(x, axis):
 
 
 @replaces(BATCH_NORMALIZATION, 'forward')
-def normalize_batch(stock, impl, *, axis, gamma, x, beta, eps, decay, running_mean, running_var,
-                    **others):
+def normalize_batch(impl, *, axis, gamma, x, x_layout, beta, eps, decay, running_mean, running_var,
+                    **_):
     running = () if running_mean is None else (running_mean, running_var)
     ops = backend(x, per_channel=(gamma, beta, *running))
-    if not ops or not is_per_channel(x, axis):
-        return stock(impl, axis=axis, gamma=gamma, x=x, beta=beta, eps=eps, decay=decay,
-                     running_mean=running_mean, running_var=running_var, **others)
-    rows = to_rows(x)
-    y, mean, inv_std = ops.normalization.forward(rows, gamma, beta, eps, decay, *running)
+    if not (ops and is_per_channel(x, axis)):
+        return NotImplemented
+    y, mean, inv_std = ops.normalization.forward(to_rows(x), gamma, beta, eps, decay, *running)
     var = None  # only iDeep reads it
-    return (from_rows(y, x.shape), others['x_layout'], running_mean, running_var, mean, var,
-            inv_std, None)
+    return (from_rows(y, x.shape), x_layout, running_mean, running_var, mean, var, inv_std, None)
 
 
 @replaces(batch_normalization, '_apply_bn_fwd')
-def normalize(stock, xp, x, mean, inv_std, gamma, beta):
+def normalize(xp, x, mean, inv_std, gamma, beta):
     parameters = mean, inv_std, gamma, beta  # each expanded to broadcast with x
     ops = backend(x, per_channel=parameters)
-    if not ops or x.ndim not in (2, 4) or any(
-            p.ndim != x.ndim or not p.size == p.shape[1] == x.shape[1] for p in parameters):
-        return stock(xp, x, *parameters)
+    if not (ops and x.ndim in (2, 4) and all(
+            p.ndim == x.ndim and p.size == p.shape[1] == x.shape[1] for p in parameters)):
+        return NotImplemented
     y = ops.normalization.normalize(to_rows(x), *(p.ravel() for p in parameters))
     return from_rows(y, x.shape)
 
 
 @replaces(BATCH_NORMALIZATION, 'backward')
-def normalization_gradients(stock, impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std,
-                            *others):
+def normalization_gradients(impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, *_):
     ops = backend(x, gy, per_channel=(gamma,))
-    if not ops or not is_per_channel(x, axis):
-        return stock(impl, axis, gamma, gy, x, x_layout, xp, expander, mean, inv_std, *others)
+    if not (ops and is_per_channel(x, axis)):
+        return NotImplemented
     gx, ggamma, gbeta, _ = ops.normalization.gradients(
         to_rows(x), to_rows(gy), mean, inv_std, gamma)
     return from_rows(gx, x.shape), x_layout, ggamma, gbeta
 
 
-# Linear: products with every pixel, of which there is one
+# Linear: the 1x1 convolution of images of one pixel
+
+POINTWISE = (1, 1), (0, 0)  # stride and pad
+
 
 @replaces(linear.LinearFunction, 'forward')
-def apply_linear(stock, node, inputs):
+def apply_linear(node, inputs):
     ops = backend(*inputs)
     if not ops:
-        return stock(node, inputs)
-    note_inputs(node)
+        return NotImplemented
+    keep_inputs(node)
     x, W, *b = inputs
     y = ops.convolution.forward(as_pixels(x), as_pixels(W), *POINTWISE).reshape(len(x), -1)
     for bias in b:
@@ -126,53 +126,50 @@ def apply_linear(stock, node, inputs):
 
 
 @replaces(linear.LinearGradData, 'forward')
-def linear_input_gradient(stock, node, inputs):
+def linear_input_gradient(node, inputs):
     ops = backend(*inputs)
     if not ops:
-        return stock(node, inputs)
-    note_inputs(node)
+        return NotImplemented
+    keep_inputs(node)
     W, gy = map(as_pixels, inputs)
     gx = ops.convolution.input_gradient(gy, W, (len(gy), 1, 1, W.shape[-1]), *POINTWISE)
     return gx.reshape(len(gy), -1),
 
 
 @replaces(linear.LinearGradWeight, 'forward')
-def linear_weight_gradient(stock, node, inputs):
+def linear_weight_gradient(node, inputs):
     ops = backend(*inputs)
-    if not ops or inputs[0].dtype != node._w_dtype:
-        return stock(node, inputs)
-    note_inputs(node)
+    if not (ops and inputs[0].dtype == node._w_dtype):
+        return NotImplemented
+    keep_inputs(node)
     x, gy = map(as_pixels, inputs)
     shape = gy.shape[-1], 1, 1, x.shape[-1]
     return ops.convolution.weight_gradient(x, gy, shape, *POINTWISE).reshape(shape[0], -1),
 
 
-def note_inputs(node):
+def keep_inputs(node):
     node.retain_inputs((0, 1))
     node._config_use_ideep = chainer.config.use_ideep
 
 
-POINTWISE = (1, 1), (0, 0)  # stride and pad
-
-
 @replaces(sum_.Sum, 'forward')
-def sum_of_maps(stock, node, inputs):
-    """Over all but the channels, as for the gradient of a convolution's bias."""
+def sum_per_channel(node, inputs):
+    """The sum over all axes but the channels: the gradient of a convolution's bias."""
     x, = inputs
     ops = backend(x)
-    if not ops or node.axis != (0, 2, 3) or node.keepdims or not is_channels_last(x):
-        return stock(node, inputs)
+    if not (ops and node.axis == (0, 2, 3) and not node.keepdims and is_channels_last(x)):
+        return NotImplemented
     return ops.normalization.channel_sum(to_rows(x)),
 
 
-# Pooling
+# Pooling: maxima without padding, and means over whole feature maps
 
 @replaces(max_pooling_nd.MaxPoolingND, 'forward_cpu', 'forward_gpu')
-def max_pooling(stock, node, inputs):
+def max_pooling(node, inputs):
     x, = inputs
     ops = backend(x)
-    if not ops or not is_channels_last(x) or node.pad != (0, 0):
-        return stock(node, inputs)
+    if not (ops and is_channels_last(x) and node.pad == (0, 0)):
+        return NotImplemented
     y, indexes = ops.pooling.maximum(to_nhwc(x), node.ksize, node.stride, node.cover_all)
     node._in_shape, node._in_dtype = x.shape, x.dtype
     node.indexes = to_nchw(indexes)
@@ -180,12 +177,12 @@ def max_pooling(stock, node, inputs):
 
 
 @replaces(max_pooling_nd.MaxPoolingNDGrad, 'forward_cpu', 'forward_gpu')
-def max_pooling_gradient(stock, node, inputs):
+def max_pooling_gradient(node, inputs):
     gy, = inputs
     ops = backend(gy)
     pool = node.func
-    if not ops or not is_channels_last(pool.indexes) or pool.pad != (0, 0):
-        return stock(node, inputs)
+    if not (ops and is_channels_last(pool.indexes) and pool.pad == (0, 0)):
+        return NotImplemented
     n, c, h, w = pool._in_shape
     return to_nchw(ops.pooling.maximum_gradient(
         to_nhwc(gy), to_nhwc(pool.indexes), (n, h, w, c), pool.ksize, pool.stride)),
@@ -196,21 +193,21 @@ def is_global(node, x_shape):
 
 
 @replaces(average_pooling_2d.AveragePooling2D, 'forward_cpu', 'forward_gpu')
-def global_average_pooling(stock, node, inputs):
+def global_average_pooling(node, inputs):
     x, = inputs
     ops = backend(x)
-    if not ops or not is_global(node, x.shape):
-        return stock(node, inputs)
+    if not (ops and is_global(node, x.shape)):
+        return NotImplemented
     node._in_shape, node._in_dtype = x.shape, x.dtype
     return to_nchw(ops.pooling.average(to_nhwc(x))),
 
 
 @replaces(average_pooling_2d.AveragePooling2DGrad, 'forward_cpu', 'forward_gpu')
-def global_average_pooling_gradient(stock, node, inputs):
+def global_average_pooling_gradient(node, inputs):
     gy, = inputs
     ops = backend(gy)
-    if not ops or not is_global(node, node._in_shape):
-        return stock(node, inputs)
+    if not (ops and is_global(node, node._in_shape)):
+        return NotImplemented
     n, c, h, w = node._in_shape
     return to_nchw(ops.pooling.average_gradient(to_nhwc(gy), (n, h, w, c))),
 
@@ -218,12 +215,13 @@ def global_average_pooling_gradient(stock, node, inputs):
 # Loss
 
 @replaces(softmax_cross_entropy.SoftmaxCrossEntropy, 'forward_gpu')
-def cross_entropy(stock, node, inputs):
+def cross_entropy(node, inputs):
     x, t = inputs
     ops = backend(x)
-    if (not ops or not ops.loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or not node.normalize
-            or node.reduce != 'mean' or node.class_weight is not None or chainer.is_debug()):
-        return stock(node, inputs)
+    if not (ops and ops.loss and x.ndim == 2 and t.dtype.char == 'i' and t.ndim == 1
+            and node.normalize and node.reduce == 'mean' and node.class_weight is None
+            and not chainer.is_debug()):
+        return NotImplemented
     node.retain_inputs((0, 1))
     xp = chainer.backend.get_array_module(x)
     y, node.y, node._coeff = ops.loss.softmax_cross_entropy(
@@ -232,55 +230,58 @@ def cross_entropy(stock, node, inputs):
 
 
 @replaces(softmax_cross_entropy._SoftmaxCrossEntropyGrad_NoDoubleBackprop, 'forward_gpu')
-def cross_entropy_gradient(stock, node, inputs):
+def cross_entropy_gradient(node, inputs):
     x, t, gloss = inputs
     ops = backend(x, gloss)
-    if (not ops or not ops.loss or x.ndim != 2 or t.dtype.char != 'i' or t.ndim != 1 or gloss.ndim != 0
-            or node.class_weight is not None or node.y is None or node.y.dtype.char != 'f'):
-        return stock(node, inputs)
+    if not (ops and ops.loss and x.ndim == 2 and t.dtype.char == 'i' and t.ndim == 1
+            and gloss.ndim == 0 and node.class_weight is None and node.y is not None
+            and node.y.dtype.char == 'f'):
+        return NotImplemented
     xp = chainer.backend.get_array_module(x)
     return ops.loss.softmax_cross_entropy_gradient(
         xp.ascontiguousarray(node.y), xp.ascontiguousarray(t), gloss, node.coeff,
         node.ignore_label),
 
 
-# Elementwise functions keep the layout of what they are given
+# Elementwise functions keep the layout of their inputs
 
 @replaces(relu.ReLU, 'forward_cpu', 'forward_gpu')
-def rectify(stock, node, inputs):
+def rectify(node, inputs):
     ops = backend(*inputs)
-    y = ops.activation.relu(*inputs) if ops else None
-    if y is None:
-        return stock(node, inputs)
+    if not (ops and share_one_layout(*inputs)):
+        return NotImplemented
     node.retain_outputs((0,))
-    return y,
+    return ops.activation.relu(*inputs),
 
 
 @replaces(relu.ReLUGrad2, 'forward_cpu', 'forward_gpu')
-def rectifier_gradient(stock, node, inputs):
+def rectifier_gradient(node, inputs):
     ops = backend(node.b, *inputs)
-    gx = ops.activation.relu_gradient(node.b, *inputs) if ops else None
-    return stock(node, inputs) if gx is None else (gx,)
+    if not (ops and share_one_layout(node.b, *inputs)):
+        return NotImplemented
+    return ops.activation.relu_gradient(node.b, *inputs),
 
 
 @replaces(basic_math.Add, 'forward')
-def add(stock, node, inputs):
+def add(node, inputs):
     ops = backend(*inputs)
-    y = ops.activation.add(*inputs) if ops and len(inputs) == 2 else None
-    return stock(node, inputs) if y is None else (y,)
+    if not (ops and len(inputs) == 2 and share_one_layout(*inputs)):
+        return NotImplemented
+    return ops.activation.add(*inputs),
 
 
 @replaces(basic_math.MulConstant, 'forward')
-def multiply(stock, node, inputs):
+def multiply(node, inputs):
     ops = backend(*inputs)
-    y = ops.scale(*inputs, node.value) if ops and ops.scale else None
-    return stock(node, inputs) if y is None else (y,)
+    if not (ops and ops.scale and share_one_layout(*inputs)):
+        return NotImplemented
+    return ops.scale(*inputs, node.value),
 
 
 @replaces(permutate.Permutate, '_permutate')
-def permute(stock, node, x, indices, inv):
-    if not backend(x) or node.axis != 0 or not is_channels_last(x):
-        return stock(node, x, indices, inv)
+def permute(node, x, indices, inv):
+    if not (backend(x) and node.axis == 0 and is_channels_last(x)):
+        return NotImplemented
     if inv:
         indices = permutate._inverse_indices(indices)
     return to_nchw(to_nhwc(x)[indices])

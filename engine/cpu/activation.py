@@ -1,9 +1,9 @@
-"""ReLU and sums of arrays, block by block."""
+"""ReLU and sums of arrays, computed block by block."""
 import numpy as np
 
 from engine.cpu.blocks import LARGEST, elementwise
 
-# NumPy compares with a number one by one, with an array of zeros by vector instructions.
+# NumPy compares with a number element by element, with an array of zeros by vector instructions.
 ZEROS = {dtype: np.zeros(LARGEST, dtype) for dtype in 'fd'}
 
 
@@ -12,25 +12,25 @@ def zeros(block):
 
 
 def rectify(x, out):
-    """max(x, 0) of a block."""
+    """Write max(x, 0), x a block, to ``out``."""
     return np.maximum(x, zeros(x), out=out)
 
 
 def rectify_gradient(y, gy, out):
-    """gy where y > 0, and 0 elsewhere, of a block."""
+    """Write gy where y > 0, otherwise 0, to ``out``; all are blocks."""
     return np.multiply(gy, np.greater(y, zeros(y)), out=out)
 
 
 def relu(x):
-    """max(x, 0), or None where ``x`` has gaps in its memory."""
+    """max(x, 0) of an array of any shape without gaps in its memory."""
     return elementwise(rectify, x)
 
 
 def relu_gradient(y, gy):
-    """gy where y > 0, and 0 elsewhere; None where the two lie differently in memory."""
+    """The gradient of x where y is relu(x): gy where y > 0, otherwise 0; both of one layout."""
     return elementwise(rectify_gradient, y, gy)
 
 
 def add(a, b):
-    """a + b, or None where the two lie differently in memory."""
+    """a + b for arrays of one layout without gaps."""
     return elementwise(np.add, a, b)

@@ -6,7 +6,6 @@ over a block each read it from the cache instead of from memory.
 import numpy as np
 
 from engine.cpu.threads import each
-from engine.layout import lies_as
 
 LARGEST = 1 << 18  # elements of a block: with fewer, threads wait for Python's interpreter instead
 SMALLEST = 1 << 16
@@ -69,22 +68,12 @@ def flat(array):
     return view if np.may_share_memory(view, array) else None
 
 
-def alike(*arrays):
-    """Flat views of arrays whose elements lie in the same order, or None."""
-    views = [flat(array) for array in arrays]
-    same = all(lies_as(arrays[0], array) for array in arrays[1:])
-    return views if same and all(view is not None for view in views) else None
-
-
 def elementwise(operation, *inputs):
-    """A new array from arrays of one layout; ``operation(*blocks, out)``.  None if they are not."""
-    views = alike(*inputs)
-    if views is None:
-        return None
+    """The new array that ``operation(*blocks, out)`` computes from arrays of one layout."""
     y = np.empty_like(inputs[0])
-    out = flat(y)
+    *views, out = map(flat, (*inputs, y))
 
-    def part(block):
+    def compute(block):
         operation(*(view[block] for view in views), out[block])
-    each_block(part, out.size)
+    each_block(compute, out.size)
     return y

@@ -1,38 +1,44 @@
-"""Optimizer updates in blocks."""
+"""Chainer's update rules on a CPU, computed block by block."""
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
 from engine.cpu.blocks import each_block, flat
-from engine.layout import laid_out_as
+from engine.layout import with_layout_of
 from engine.seam import replaces
 
 
-def update(rule, parameter, states, step):
-    """``step(parameter, gradient, *states, scratch)`` for each block.
+def is_covered(parameter):
+    """Whether a parameter has a gradient, no gaps in its memory, and float32 or float64 values."""
+    w = parameter.data
+    return parameter.grad is not None and w.dtype.char in 'fd' and flat(w) is not None
 
-    False, and nothing done, where the parameter has gaps in its memory or another dtype than
-    float32 and float64.
+
+def update_in_blocks(rule, parameter, states, step):
+    """Call ``step(parameter, gradient, *states, scratch)`` for each block, to update it in place.
+
+    Args:
+        rule (chainer.UpdateRule): The rule of the parameter.
+        parameter (chainer.Parameter): One for which :func:`is_covered` is true.
+        states (tuple of str): Names of the rule's states that are used.
+        step (callable): It is given flat arrays of one length; ``scratch`` may be overwritten.
     """
     w = parameter.data
-    if w.dtype.char not in 'fd' or flat(w) is None:
-        return False
-    for name in states:  # as read from a snapshot they lie otherwise than the parameter
-        rule.state[name] = laid_out_as(w, rule.state[name])
+    for name in states:  # read from a snapshot they have another layout than the parameter
+        rule.state[name] = with_layout_of(w, rule.state[name])
     views = [flat(array) for array in (
-        w, laid_out_as(w, parameter.grad), *(rule.state[name] for name in states))]
+        w, with_layout_of(w, parameter.grad), *(rule.state[name] for name in states))]
 
-    def part(block):
+    def update(block):
         arrays = [view[block] for view in views]
         step(*arrays, np.empty_like(arrays[0]))
-    each_block(part, w.size)
-    return True
+    each_block(update, w.size)
 
 
 @replaces(adam.AdamRule, 'update_core_cpu')
-def adam_update(stock, rule, parameter):
+def adam_update(rule, parameter):
     hp = rule.hyperparam
-    if parameter.grad is None or hp.amsgrad or hp.adabound:
-        return stock(rule, parameter)
+    if hp.amsgrad or hp.adabound or not is_covered(parameter):
+        return NotImplemented
     rule._check_eps(parameter.dtype.type)
     beta1, beta2, eps, eta = hp.beta1, hp.beta2, hp.eps, hp.eta
     alpha = float(rule.alpha_t) * eta
@@ -53,12 +59,13 @@ def adam_update(stock, rule, parameter):
         if kept != 1:
             w *= kept
         w -= t
-    if not update(rule, parameter, ('m', 'v'), step):
-        stock(rule, parameter)
+    update_in_blocks(rule, parameter, ('m', 'v'), step)
 
 
 @replaces(momentum_sgd.MomentumSGDRule, 'update_core_cpu')
-def momentum_update(stock, rule, parameter):
+def momentum_update(rule, parameter):
+    if not is_covered(parameter):
+        return NotImplemented
     lr, momentum = float(rule.hyperparam.lr), float(rule.hyperparam.momentum)
 
     def step(w, g, v, t):
@@ -66,12 +73,13 @@ def momentum_update(stock, rule, parameter):
         np.multiply(g, lr, out=t)
         v -= t
         w += v
-    if parameter.grad is not None and not update(rule, parameter, ('v',), step):
-        stock(rule, parameter)
+    update_in_blocks(rule, parameter, ('v',), step)
 
 
 @replaces(nesterov_ag.NesterovAGRule, 'update_core_cpu')
-def nesterov_update(stock, rule, parameter):
+def nesterov_update(rule, parameter):
+    if not is_covered(parameter):
+        return NotImplemented
     lr, momentum = float(rule.hyperparam.lr), float(rule.hyperparam.momentum)
 
     def step(w, g, v, t):
@@ -81,5 +89,4 @@ def nesterov_update(stock, rule, parameter):
         w -= t
         np.multiply(v, momentum, out=t)
         w += t
-    if parameter.grad is not None and not update(rule, parameter, ('v',), step):
-        stock(rule, parameter)
+    update_in_blocks(rule, parameter, ('v',), step)

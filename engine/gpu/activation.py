@@ -3,7 +3,7 @@ import cupy
 
 from engine.gpu import graph_inputs
 from engine.gpu.kernels import BYTES, launch
-from engine.layout import has_known_layout, lies_as
+from engine.layout import has_known_layout, same_layout
 
 
 def relu(x):
@@ -34,7 +34,7 @@ def accumulate(a, b):
 
 def elementwise(name, *arrays, result=None, after=()):
     first = arrays[0]
-    if not has_known_layout(first) or not all(lies_as(first, a) for a in arrays):
+    if not has_known_layout(first) or not all(same_layout(first, a) for a in arrays):
         return None
     result = cupy.empty_like(first) if result is None else result
     launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, result, *after,

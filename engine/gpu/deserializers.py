@@ -2,12 +2,15 @@
 from chainer import serializers
 from chainer.backends import cuda
 
-from engine.seam import replaces
+from engine.seam import wraps_stock
 
 
-@replaces(serializers.NpzDeserializer, '__call__')
+@wraps_stock(serializers.NpzDeserializer, '__call__')
 def read(stock, deserializer, key, value):
-    """CuPy receives into memory that is contiguous in one of its orders; here by way of such."""
+    """Read a value, into channels-last memory by way of a contiguous copy.
+
+    CuPy receives from the host only into memory that is contiguous in C or Fortran order.
+    """
     if (not isinstance(value, cuda.ndarray) or value.flags.c_contiguous
             or value.flags.f_contiguous):
         return stock(deserializer, key, value)

@@ -25,7 +25,7 @@ from chainer.backends import cuda
 from engine.gpu import graph_inputs
 from engine.gpu.capture import Places, Recorder, observed, publish
 from engine.gpu.multi_tensor import covers, judge, trained
-from engine.seam import replaces
+from engine.seam import replaces, wraps_stock
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
 # reads the number from memory.  No other number in a network is likely to be this one.
@@ -42,11 +42,11 @@ def record(on):
 
 
 @replaces(training.updaters.StandardUpdater, 'update_core')
-def update_core(stock, updater):
+def update_core(updater):
     optimizers = updater.get_all_optimizers()
     optimizer = optimizers.get('main')
     if steps is None or len(optimizers) != 1 or updater.loss_func is not None:
-        return stock(updater)
+        return NotImplemented
     if optimizer not in steps:
         steps[optimizer] = Step(optimizer)
     iterator = updater.get_iterator('main')
@@ -55,7 +55,7 @@ def update_core(stock, updater):
         optimizer.new_epoch(auto=True)
 
 
-@replaces(chainer_optimizer.Optimizer, 'serialize')
+@wraps_stock(chainer_optimizer.Optimizer, 'serialize')
 def serialize(stock, optimizer, serializer):
     settle(optimizer)
     stock(optimizer, serializer)

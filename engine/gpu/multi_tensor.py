@@ -15,8 +15,8 @@ from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
 from engine.backends import backend
 from engine.gpu import graph_inputs
-from engine.layout import has_known_layout, laid_out_as
-from engine.seam import replaces
+from engine.layout import has_known_layout, with_layout_of
+from engine.seam import wraps_stock
 
 
 class Notes:
@@ -37,7 +37,7 @@ class Notes:
 notes = None  # while an optimizer updates parameters
 
 
-@replaces(optimizer.GradientMethod, 'update')
+@wraps_stock(optimizer.GradientMethod, 'update')
 def update(stock, method, *args, **kwargs):
     global notes
     if not covers(method):
@@ -80,19 +80,19 @@ def hooks(owner, timing):
     return list(getattr(owner._hookable, f'_{timing}_update_hooks').values())
 
 
-@replaces(optimizer.GradientMethod, 'call_hook')
+@wraps_stock(optimizer.GradientMethod, 'call_hook')
 def call_hook(stock, method, hook):
     if notes is None:
         return stock(method, hook)
     notes.decay += hook.rate
 
 
-@replaces(optimizer.Optimizer, 'check_nan_in_grads')
+@wraps_stock(optimizer.Optimizer, 'check_nan_in_grads')
 def check_gradients(stock, method):
     """Chainer asks the GPU about one parameter after another; a recorded step cannot ask at all."""
     if notes is None or not method._loss_scaling_is_dynamic:
         return stock(method)
-    gradients = [laid_out_as(p.array, p.grad) for p in trained(method)]
+    gradients = [with_layout_of(p.array, p.grad) for p in trained(method)]
     ops = backend(gradients[0])
     notes.overflow = ops.optimizers.overflow(gradients)
     recording = graph_inputs.recording
@@ -107,7 +107,7 @@ def judge(method, overflow):
     method._loss_scaling_isnan_ever |= overflow
 
 
-@replaces(optimizer.UpdateRule, 'update')
+@wraps_stock(optimizer.UpdateRule, 'update')
 def note(stock, rule, parameter):
     if notes is None or not rule.enabled:
         return stock(rule, parameter)
@@ -117,10 +117,10 @@ def note(stock, rule, parameter):
     rule._init_states(precise)
     w, copy = precise.array, None if precise is parameter else parameter.array
     for name in names:  # as read from a snapshot they lie otherwise than the parameter
-        rule.state[name] = laid_out_as(w, rule.state[name])
+        rule.state[name] = with_layout_of(w, rule.state[name])
     decay = notes.decay + sum(hook.rate for hook in hooks(rule, 'pre'))
     _, tensors = notes.groups.setdefault((kernel, rule.t), (rule, []))
-    tensors.append((w, copy, laid_out_as(parameter.array, parameter.grad),
+    tensors.append((w, copy, with_layout_of(parameter.array, parameter.grad),
                     [rule.state[name] for name in names], decay))
 
 
@@ -135,7 +135,7 @@ def in_float32(parameter):
     return rule._fp32_param
 
 
-@replaces(optimizer.Optimizer, 'update_loss_scale')
+@wraps_stock(optimizer.Optimizer, 'update_loss_scale')
 def carry_out(stock, method):
     """The last that Chainer does in an update."""
     for (kernel, _), (rule, tensors) in (notes.groups if notes else {}).items():
