@@ -23,7 +23,7 @@ def replaces(owner, *names):
         names (str): Functions of it that take the arguments of the decorated one.
     """
     def register(function):
-        def or_stock(stock, *args, **kwargs):
+        def or_stock(stock, /, *args, **kwargs):
             result = function(*args, **kwargs)
             return stock(*args, **kwargs) if result is NotImplemented else result
         wraps_stock(owner, *names)(or_stock)

@@ -2,7 +2,7 @@
 import numpy as np
 from chainer import training
 
-from engine.gpu.multi_tensor import in_float32
+from engine.master_weights import master_weights
 
 
 class MixedPrecision(training.Extension):
@@ -34,4 +34,4 @@ class MixedPrecision(training.Extension):
             'has_overflowed', optimizer._loss_scaling_isnan_ever)
         for name, parameter in optimizer.target.namedparams():
             if parameter.dtype == np.float16:
-                serializer(name, in_float32(parameter).array)
+                serializer(name, master_weights(parameter).array)

@@ -24,7 +24,7 @@ class Recording:
 
     Attributes:
         factors (dict): Numbers that stand, in what is recorded, for an element of an array.
-        overflow (array): Not 0 where a step has found gradients that are not finite, and so has
+        found_inf (array): Not 0 where a step has found gradients that are not finite, and so has
             changed no weights; None where it does not look.
     """
 
@@ -34,7 +34,7 @@ class Recording:
         self.used = 0
         self.functions = []
         self.factors = {}
-        self.overflow = None
+        self.found_inf = None
 
     @contextlib.contextmanager
     def __call__(self):

@@ -24,7 +24,7 @@ from chainer.backends import cuda
 
 from engine.gpu import graph_inputs
 from engine.gpu.capture import Places, Recorder, observed, publish
-from engine.gpu.multi_tensor import covers, judge, trained
+from engine.gpu.multi_tensor import covers, note_found_inf, trained
 from engine.seam import replaces, wraps_stock
 
 # Stands for lam while a step is recorded: where Chainer multiplies by it, or by 1 - it, the graph
@@ -66,7 +66,7 @@ def settle(optimizer):
     overflow = unheard.pop(optimizer, None)
     if overflow is None:
         return
-    judge(optimizer, bool(overflow))
+    note_found_inf(optimizer, bool(overflow))
     if not optimizer.is_safe_to_update():
         for rule in rules_of(optimizer):
             rule.t -= 1
@@ -192,8 +192,8 @@ class Graph:
             owner.t += 1
         self.values.send()
         self.graph.launch()
-        if self.values.overflow is not None:
-            unheard[self.optimizer] = self.values.overflow.copy()
+        if self.values.found_inf is not None:
+            unheard[self.optimizer] = self.values.found_inf.copy()
         return publish(*self.results)
 
 

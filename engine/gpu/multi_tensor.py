@@ -1,9 +1,9 @@
-"""The update of all parameters on a GPU as one kernel.
+"""The update of all parameters on a GPU by one kernel.
 
-Chainer updates one parameter after another.  Here an update rule only notes what it would do, and
-at the end of the optimizer's update it is done to all parameters at once: weight decay, the
-division by a loss scale, the step itself, and under mixed16 the rounding of the float32 weights
-that the rule keeps.
+Chainer updates one parameter after another.  Here one replaced ``update`` gathers what the update
+rules need into tensor lists, as apex and PyTorch's foreach optimizers do, and one kernel goes
+through each list: division by the loss scale, weight decay, the step itself and, under mixed16, the
+rounding of the float32 master weights to the float16 ones.
 """
 import functools
 
@@ -16,62 +16,66 @@ from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 from engine.backends import backend
 from engine.gpu import graph_inputs
 from engine.layout import has_known_layout, with_layout_of
-from engine.seam import wraps_stock
+from engine.master_weights import master_weights
+from engine.seam import replaces
 
 
-class Notes:
-    """Of one update.
-
-    Attributes:
-        groups (dict): Parameters that one kernel updates, by its name and their number of updates.
-        decay (float): Weight decay of all of them.
-        overflow (array): Whether a gradient is not finite, on the GPU; None where nobody asks.
-    """
-
-    def __init__(self):
-        self.groups = {}
-        self.decay = 0
-        self.overflow = None
-
-
-notes = None  # while an optimizer updates parameters
-
-
-@wraps_stock(optimizer.GradientMethod, 'update')
-def update(stock, method, *args, **kwargs):
-    global notes
+@replaces(optimizer.GradientMethod, 'update')
+def update(method, /, lossfun=None, *args, **kwds):
+    """Do what ``GradientMethod.update`` does, in its order, with all parameters at once."""
     if not covers(method):
-        return stock(method, *args, **kwargs)
-    notes = Notes()
-    try:
-        stock(method, *args, **kwargs)
-    finally:
-        notes = None
+        return NotImplemented
+    if lossfun is not None:
+        loss = lossfun(*args, **kwds)
+        if getattr(method, '_use_cleargrads', True):
+            method.target.cleargrads()
+        else:
+            method.target.zerograds()
+        loss.backward(loss_scale=method._loss_scale)
+        del loss  # and with it the memory of the graph
+    method.reallocate_cleared_grads()
+
+    parameters = trained(method)
+    optimizers = backend(parameters[0].array).optimizers
+    with chainer.using_device(parameters[0].device):
+        found_inf = check_gradients(method, parameters, optimizers)
+        method.t += 1
+        if method.is_safe_to_update():
+            for (kernel, _), (rule, tensors) in tensor_lists(method, parameters).items():
+                optimizers.update(
+                    kernel, tensors, functools.partial(factors, method, rule), found_inf)
+    method.update_loss_scale()
 
 
 def covers(method):
-    """Whether one kernel can do what an optimizer, its rules and their hooks do."""
-    return only_decays(method) and all(
-        p.array is not None and is_covered(p.update_rule, p.array) for p in trained(method))
+    """Whether one kernel can do what an optimizer, its update rules and their hooks do.
+
+    It can for initialized parameters on one GPU without hooks other than weight decay.
+    """
+    if method.target is None or not only_decays(method):
+        return False
+    parameters = trained(method)
+    return len({p.device for p in parameters}) == 1 and all(
+        p.array is not None and is_covered(p.update_rule, p.array, method) for p in parameters)
 
 
 def trained(method):
-    """The parameters that an optimizer changes."""
+    """The parameters that an optimizer changes: a list of chainer.Parameter."""
     return [p for p in method.target.params()
             if p.update_rule is not None and p.update_rule.enabled]
 
 
-def is_covered(rule, array):
-    hp = rule.hyperparam
+def is_covered(rule, array, method):
+    ops, hp = backend(array), rule.hyperparam
     return (type(rule) in RULES and has_known_layout(array)
-            and (ops := backend(array)) is not None and ops.optimizers is not None
+            and ops is not None and ops.optimizers is not None
             and (array.dtype.char == 'f' or rule._use_fp32_update) and only_decays(rule)
-            and set(vars(hp)) == {'_parent'}  # it has no values of its own
+            and vars(hp) == {'_parent': method.hyperparam}  # no values of its own
             and not getattr(hp, 'amsgrad', False) and not getattr(hp, 'adabound', False))
 
 
 def only_decays(owner):
-    """Whether an optimizer or a rule has no hooks but weight decay, before the update."""
+    """Whether an optimizer or an update rule has no hooks but weight decay before the update."""
     return not hooks(owner, 'post') and all(
         type(hook) is weight_decay.WeightDecay for hook in hooks(owner, 'pre'))
 
@@ -80,71 +84,70 @@ def hooks(owner, timing):
     return list(getattr(owner._hookable, f'_{timing}_update_hooks').values())
 
 
-@wraps_stock(optimizer.GradientMethod, 'call_hook')
-def call_hook(stock, method, hook):
-    if notes is None:
-        return stock(method, hook)
-    notes.decay += hook.rate
+def weight_decay_of(owner):
+    """The sum of the rates of the weight decays that an optimizer or an update rule has."""
+    return sum(hook.rate for hook in hooks(owner, 'pre'))
 
 
-@wraps_stock(optimizer.Optimizer, 'check_nan_in_grads')
-def check_gradients(stock, method):
-    """Chainer asks the GPU about one parameter after another; a recorded step cannot ask at all."""
-    if notes is None or not method._loss_scaling_is_dynamic:
-        return stock(method)
-    gradients = [with_layout_of(p.array, p.grad) for p in trained(method)]
-    ops = backend(gradients[0])
-    notes.overflow = ops.optimizers.overflow(gradients)
+def check_gradients(method, parameters, optimizers):
+    """Look for infinite and NaN gradients where the loss scale is dynamic.
+
+    Chainer asks the GPU about one parameter after another.  A step that is being recorded cannot
+    ask at all: its update reads the answer on the GPU, and the host learns it after each replay.
+
+    Returns:
+        An int32 array of shape () on the GPU, not 0 where one has been found; None where nobody
+        looks.
+    """
+    if not method._loss_scaling_is_dynamic:
+        method.check_nan_in_grads()  # notes that there are none
+        return None
+    found_inf = optimizers.found_inf([with_layout_of(p.array, p.grad) for p in parameters])
     recording = graph_inputs.recording
     if recording:
-        recording.overflow = notes.overflow
-    judge(method, not recording and bool(notes.overflow))
+        recording.found_inf = found_inf
+    note_found_inf(method, not recording and bool(found_inf))
+    return found_inf
 
 
-def judge(method, overflow):
-    """Note what Chainer's ``update_loss_scale`` reads."""
-    method._loss_scaling_isnan = overflow
-    method._loss_scaling_isnan_ever |= overflow
+def note_found_inf(method, found_inf):
+    """Set what Chainer's ``is_safe_to_update`` and ``update_loss_scale`` read.
+
+    Args:
+        method (chainer.GradientMethod): An optimizer with dynamic loss scaling.
+        found_inf (bool): Whether a gradient of its current step is infinite or NaN.
+    """
+    method._loss_scaling_isnan = found_inf
+    method._loss_scaling_isnan_ever |= found_inf
 
 
-@wraps_stock(optimizer.UpdateRule, 'update')
-def note(stock, rule, parameter):
-    if notes is None or not rule.enabled:
-        return stock(rule, parameter)
-    rule.t += 1
-    kernel, names, _ = RULES[type(rule)]
-    precise = in_float32(parameter)
-    rule._init_states(precise)
-    w, copy = precise.array, None if precise is parameter else parameter.array
-    for name in names:  # as read from a snapshot they lie otherwise than the parameter
-        rule.state[name] = with_layout_of(w, rule.state[name])
-    decay = notes.decay + sum(hook.rate for hook in hooks(rule, 'pre'))
-    _, tensors = notes.groups.setdefault((kernel, rule.t), (rule, []))
-    tensors.append((w, copy, with_layout_of(parameter.array, parameter.grad),
-                    [rule.state[name] for name in names], decay))
+def tensor_lists(method, parameters):
+    """Count one more update of each parameter, and list what the kernels read and write.
 
-
-def in_float32(parameter):
-    """The parameter, or if it is in float16 the one that its rule keeps and updates for it."""
-    if parameter.dtype != np.float16:
-        return parameter
-    rule = parameter.update_rule
-    if rule._fp32_param is None:
-        rule._fp32_param = chainer.Parameter(
-            parameter.array.astype(np.float32), name=parameter.name)
-    return rule._fp32_param
-
-
-@wraps_stock(optimizer.Optimizer, 'update_loss_scale')
-def carry_out(stock, method):
-    """The last that Chainer does in an update."""
-    for (kernel, _), (rule, tensors) in (notes.groups if notes else {}).items():
-        backend(tensors[0][0]).optimizers.update(
-            kernel, tensors, functools.partial(factors, method, rule), notes.overflow)
-    stock(method)
+    Returns:
+        dict: By the name of the kernel and the number of the update, an update rule that stands
+        for all in the list, and the list as ``optimizers.update`` takes it.
+    """
+    lists = {}
+    for parameter in parameters:
+        rule = parameter.update_rule
+        rule.t += 1
+        kernel, states, _ = RULES[type(rule)]
+        master = master_weights(parameter)
+        rule._init_states(master)
+        w = master.array
+        for name in states:  # read from a snapshot they have another layout than the parameter
+            rule.state[name] = with_layout_of(w, rule.state[name])
+        _, tensors = lists.setdefault((kernel, rule.t), (rule, []))
+        tensors.append((w, None if master is parameter else parameter.array,
+                        with_layout_of(parameter.array, parameter.grad),
+                        [rule.state[name] for name in states],
+                        weight_decay_of(method) + weight_decay_of(rule)))
+    return lists
 
 
 def factors(method, rule):
+    """What may differ from step to step: 1 / loss scale, then what the kernel of the rule reads."""
     return 1 / (method._loss_scale or 1), *RULES[type(rule)][2](rule)
 
 
@@ -159,7 +162,8 @@ def momentum_factors(rule):
     return rule.hyperparam.lr, rule.hyperparam.momentum
 
 
-RULES = {  # of each rule a kernel, its states, and what varies from step to step
+# For each type of update rule: its kernel, its states, and the function that gives its factors.
+RULES = {
     adam.AdamRule: ('adam', ('m', 'v'), adam_factors),
     momentum_sgd.MomentumSGDRule: ('momentum_sgd', ('v',), momentum_factors),
     nesterov_ag.NesterovAGRule: ('nesterov_ag', ('v',), momentum_factors)}

@@ -1,15 +1,15 @@
-// One step of an optimizer for all parameters at once.
+// One step of an optimizer for all parameters at once, from tensor lists.
 //
-// A block does one chunk of one parameter.  `factors` are what varies from step to step; the first
-// is 1 over the loss scale.  Nothing is done where there has been an `overflow`.
+// Each block updates one chunk of one parameter.  `factors` holds the numbers that vary from step
+// to step; the first is 1 over the loss scale.  If *found_inf is not 0, nothing is changed.
 
 struct Tensor {
     float *w;
-    const void *g;          // of T where there is a copy, otherwise of float
+    const void *g;          // points to T if there is a copy, otherwise to float
     float *first, *second;  // states of the update rule
-    T *copy;                // of w, what the network computes with; may be null
-    long long size;
-    float decay;            // of the weights, added to the gradient
+    T *copy;                // float16 weights, rounded from w; may be null
+    long long size;         // elements
+    float decay;            // rate of weight decay: decay * w is added to the gradient
     float unused;
 };
 
@@ -24,7 +24,7 @@ struct Chunk {
     for (long long i = begin + threadIdx.x; i < end; i += blockDim.x)
 
 #define FOR_EACH_WEIGHT                                                    \
-    if (overflow && *overflow)                                             \
+    if (found_inf && *found_inf)                                           \
         return;                                                            \
     const Tensor p = tensors[chunks[blockIdx.x].tensor];                   \
     float unscale = factors[0];                                            \
@@ -40,20 +40,20 @@ __device__ void store(const Tensor &p, long long i, float w) {
         p.copy[i] = w;
 }
 
-// Whether a gradient is not finite.
-extern "C" __global__ void find_overflow(
-        const Tensor *tensors, const Chunk *chunks, int *overflow) {
+// Sets *found_inf to 1 if an element of a gradient is infinite or NaN.
+extern "C" __global__ void find_inf(
+        const Tensor *tensors, const Chunk *chunks, int *found_inf) {
     const Tensor p = tensors[chunks[blockIdx.x].tensor];
     bool found = false;
     FOR_EACH_ELEMENT
         found |= !(fabsf(gradient(p, i)) <= 3.4028235e38f);
     if (found)
-        *overflow = 1;
+        *found_inf = 1;
 }
 
 // factors: 1 / loss scale, alpha_t * eta, 1 - beta1, 1 - beta2, eps, eta * weight_decay_rate
 extern "C" __global__ void adam(
-        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *found_inf) {
     float alpha = factors[1], rate1 = factors[2], rate2 = factors[3];
     float eps = factors[4], decoupled = factors[5];
     FOR_EACH_WEIGHT {
@@ -67,9 +67,9 @@ extern "C" __global__ void adam(
     }
 }
 
-// factors: 1 / loss scale, lr, momentum
+// factors: 1 / loss scale, lr, momentum; those of nesterov_ag too
 extern "C" __global__ void momentum_sgd(
-        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *found_inf) {
     float lr = factors[1], momentum = factors[2];
     FOR_EACH_WEIGHT {
         float w = p.w[i], g = gradient(p, i) * unscale + p.decay * w;
@@ -80,7 +80,7 @@ extern "C" __global__ void momentum_sgd(
 }
 
 extern "C" __global__ void nesterov_ag(
-        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *overflow) {
+        const Tensor *tensors, const Chunk *chunks, const float *factors, const int *found_inf) {
     float lr = factors[1], momentum = factors[2];
     FOR_EACH_WEIGHT {
         float w = p.w[i], g = gradient(p, i) * unscale + p.decay * w;
