@@ -1,4 +1,4 @@
-"""What the engine wants of the process; imported before NumPy, whose BLAS reads it once.
+"""Environment variables that BLAS reads once, when NumPy is imported; so this comes before NumPy.
 
 A variable that the user has set stays as it is.
 """
@@ -6,10 +6,11 @@ import functools
 import os
 import sys
 
-MOST_THREADS = 8  # they share one interpreter and one memory
+MOST_THREADS = 8  # they share one interpreter and one memory bus, so that more would only wait
 
 
 def cpu_flags():
+    """The instruction sets of the processor, as Linux names them; none where it does not say."""
     try:
         with open('/proc/cpuinfo') as file:
             for line in file:
@@ -21,14 +22,18 @@ def cpu_flags():
 
 
 def wanted(flags):
-    """Environment variables for OpenBLAS on a processor with these flags."""
-    # It takes AVX2 kernels on AMD's processors with AVX-512.
+    """Environment variables, name to value, for OpenBLAS on a processor with these flags."""
+    # By itself OpenBLAS takes its AVX2 kernels on AMD's processors that have AVX-512.
     avx512 = {'avx512f', 'avx512dq', 'avx512bw', 'avx512vl'} <= flags
     return {'OPENBLAS_CORETYPE': 'SkylakeX'} if avx512 else {}
 
 
 def prepare():
-    """Set the variables and return those that are new."""
+    """Set the variables that the user has not set, unless NumPy has been imported already.
+
+    Returns:
+        dict: Those that were set.
+    """
     if 'numpy' in sys.modules:
         return {}
     new = {name: value for name, value in wanted(cpu_flags()).items() if name not in os.environ}
@@ -37,14 +42,14 @@ def prepare():
 
 
 def in_effect():
-    """What BLAS has been told by the environment, whoever has set it."""
+    """The variables that BLAS reads, name to value, whoever has set them."""
     return {name: value for name, value in sorted(os.environ.items())
             if name.startswith(('OPENBLAS_', 'OMP_'))}
 
 
 @functools.lru_cache(maxsize=None)
 def threads():
-    """How many threads may work: the cores of this process, or what the user has asked of BLAS."""
+    """The number of threads that may compute: what the user allows BLAS, or one for each core."""
     for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':
         if os.environ.get(name, '').isdecimal():
             return max(1, min(int(os.environ[name]), MOST_THREADS))
@@ -52,4 +57,4 @@ def threads():
     return min(cores or 1, MOST_THREADS)
 
 
-SET = prepare()
+prepare()
