@@ -1,7 +1,7 @@
-"""The bottlenecks of Chainer's ResNets, each of them one node.
+"""The bottleneck blocks of Chainer's ResNets, each as one node of the graph.
 
-Inside, batch normalization, sum and ReLU are one pass over the maps, and the gradient that comes
-through the residual is what the other one is added to.
+Inside it batch normalization, sum and ReLU are one pass over the feature maps, and the gradient
+through the convolutions is added in place to the one through the residual.
 """
 import chainer
 import chainer.functions as F
@@ -9,7 +9,7 @@ from chainer import links as L
 from chainer.links.model.vision import resnet
 
 from engine.backends import backend
-from engine.layout import to_nchw, to_nhwc
+from engine.layout import pixel_rows, to_nchw, to_nhwc
 from engine.seam import replaces
 
 
@@ -30,7 +30,7 @@ def bottleneck(block, x):
 
 
 def is_plain(link):
-    """Whether all that a link does is Chainer's convolution, or its batch normalization of maps."""
+    """Whether a link is plain: Chainer's convolution or batch normalization, and nothing around."""
     if link.local_link_hooks or chainer._get_link_hooks():
         return False
     if type(link) is L.Convolution2D:
@@ -40,19 +40,20 @@ def is_plain(link):
 
 
 def is_covered(running, x, *parameters):
+    """Whether a backend computes a bottleneck with these running statistics and variables."""
     config = chainer.config
     return (all(v.array is not None for v in parameters)
             and backend(*(v.array for v in (x, *parameters[::3])), per_channel=(
                 *running, *(v.array for v in (*parameters[1::3], *parameters[2::3])))) is not None
             and x.ndim == 4 and x.shape[1] == parameters[0].shape[1]
-            and len(x) > 1  # Chainer may warn of a batch of one
+            and len(x) > 1  # Chainer may warn about a batch of one
             and (config.train or not config.enable_backprop))
 
 
 class Layer:
-    """A convolution, its batch normalization and, perhaps, a sum and ReLU, with its gradients.
+    """A convolution, its batch normalization, and a sum and a ReLU where they are asked for.
 
-    Arrays are (N, H, W, C).
+    Feature maps are (N, H, W, C) arrays; W has Chainer's shape, (O, C, kh, kw).
     """
 
     def __init__(self, conv, bn):
@@ -61,19 +62,20 @@ class Layer:
         self.running_mean, self.running_var = bn.avg_mean, bn.avg_var
 
     def forward(self, ops, x, W, gamma, beta, residual=None, relu=True):
+        """The output, for which :meth:`backward` then gives the gradients."""
         self.ops, self.x, self.W, self.gamma = ops, x, to_nhwc(W), gamma
         self.h = ops.convolution.forward(x, self.W, self.stride, self.pad)
-        residual = None if residual is None else rows(residual)
+        residual = None if residual is None else pixel_rows(residual)
         normalization = ops.normalization
         if chainer.config.train:
             running = () if chainer.config.in_recomputing else (
                 self.running_mean, self.running_var)
             y, self.mean, self.inv_std = normalization.forward(
-                rows(self.h), gamma, beta, self.eps, self.decay, *running, residual=residual,
+                pixel_rows(self.h), gamma, beta, self.eps, self.decay, *running, residual=residual,
                 relu=relu)
         else:
             y = normalization.normalize(
-                rows(self.h), self.running_mean,
+                pixel_rows(self.h), self.running_mean,
                 normalization.inverse_deviation(self.running_var, self.eps), gamma, beta, residual,
                 relu)
         y = y.reshape(self.h.shape)
@@ -81,13 +83,19 @@ class Layer:
         return y
 
     def backward(self, gy, residual=False, onto=None):
-        """Gradients of x, of W, gamma and beta, and of the residual if there is one.
+        """The gradients for the gradient gy of the output.
 
-        That of x is added to ``onto`` if it is given.
+        Args:
+            residual (bool): Whether that of the residual is wanted.
+            onto: An array to which the gradient of x is added, in place where that is possible.
+
+        Returns:
+            tuple: The gradient of x; those of W, gamma and beta as a tuple; that of the residual,
+            or None.
         """
         gh, ggamma, gbeta, gr = self.ops.normalization.gradients(
-            rows(self.h), rows(gy), self.mean, self.inv_std, self.gamma,
-            None if self.y is None else rows(self.y), residual)
+            pixel_rows(self.h), pixel_rows(gy), self.mean, self.inv_std, self.gamma,
+            None if self.y is None else pixel_rows(self.y), residual)
         gh = gh.reshape(self.h.shape)
         conv = self.ops.convolution
         gW = conv.weight_gradient(self.x, gh, self.W.shape, self.stride, self.pad)
@@ -95,24 +103,21 @@ class Layer:
         return gx, (to_nchw(gW), ggamma, gbeta), gr.reshape(self.h.shape) if residual else None
 
     def composed(self, x, W, gamma, beta):
-        """Convolution and batch normalization by Chainer."""
+        """The convolution and the batch normalization as nodes of Chainer's."""
         h = F.convolution_2d(x, W, stride=self.stride, pad=self.pad)
         return F.batch_normalization(h, gamma, beta, eps=self.eps)
-
-
-def rows(x):
-    return x.reshape(-1, x.shape[-1])
 
 
 class Bottleneck(chainer.FunctionNode):
     """relu(third(second(first(x))) + residual); the residual is x, or fourth(x).
 
-    Its inputs are x, maps (N, C, H, W), and W, gamma and beta of each layer.  Statistics, also the
-    running ones, are those of Chainer's ``BatchNormalization``; where ``chainer.config.train`` is
-    False the running ones are used, and there is no gradient.
+    Its inputs are x, feature maps (N, C, H, W), followed by W, gamma and beta of each layer.
+    Statistics, running ones included, are those of Chainer's ``BatchNormalization``; if
+    ``chainer.config.train`` is False the running ones are used, and there is no gradient.
 
     Args:
-        links (list of tuple): A convolution and its batch normalization for each layer.
+        links (list of tuple): A convolution and its batch normalization for each of three or four
+            layers.
     """
 
     def __init__(self, links):
@@ -123,7 +128,7 @@ class Bottleneck(chainer.FunctionNode):
         x, *parameters = inputs
         ops = backend(x)
         x = to_nhwc(x)
-        W = of_layers(parameters)
+        W = by_layer(parameters)
         first, second, third, *projection = self.layers
         h = second.forward(ops, first.forward(ops, x, *W[0]), *W[1])
         residual = projection[0].forward(ops, x, *W[3], relu=False) if projection else x
@@ -135,23 +140,25 @@ class Bottleneck(chainer.FunctionNode):
             return chainer.grad([self.composed(*inputs)], inputs, grad_outputs,
                                 enable_double_backprop=True)
         first, second, third, *projection = self.layers
-        gh, third_ones, gx = third.backward(to_nhwc(grad_outputs[0].array), residual=True)
-        gh, second_ones, _ = second.backward(gh)
-        fourth_ones = ()
+        gh, third_gradients, gx = third.backward(to_nhwc(grad_outputs[0].array), residual=True)
+        gh, second_gradients, _ = second.backward(gh)
+        fourth_gradients = ()
         if projection:
-            gx, fourth_ones, _ = projection[0].backward(gx)
-        gx, first_ones, _ = first.backward(gh, onto=gx)
+            gx, fourth_gradients, _ = projection[0].backward(gx)
+        gx, first_gradients, _ = first.backward(gh, onto=gx)
         return tuple(map(chainer.Variable, (
-            to_nchw(gx), *first_ones, *second_ones, *third_ones, *fourth_ones)))
+            to_nchw(gx), *first_gradients, *second_gradients, *third_gradients,
+            *fourth_gradients)))
 
     def composed(self, x, *parameters):
-        W = of_layers(parameters)
+        """The same as a graph of Chainer's nodes, for gradients of gradients."""
+        W = by_layer(parameters)
         first, second, third, *projection = self.layers
         h = F.relu(second.composed(F.relu(first.composed(x, *W[0])), *W[1]))
         residual = projection[0].composed(x, *W[3]) if projection else x
         return F.relu(third.composed(h, *W[2]) + residual)
 
 
-def of_layers(parameters):
-    """W, gamma and beta of each."""
+def by_layer(parameters):
+    """The parameters as a list of (W, gamma, beta), one for each layer."""
     return [parameters[i:i + 3] for i in range(0, len(parameters), 3)]

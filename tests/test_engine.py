@@ -295,16 +295,16 @@ def test_an_error_in_a_thread_is_raised(monkeypatch):
         if part.start:
             raise ValueError('here')
     with pytest.raises(ValueError, match='here'):
-        threads.each(fail, 10, 1, threads.WORTH)
+        threads.parallel_for(fail, 10, 1, threads.WORTHWHILE)
 
 
 def test_a_forked_process_has_threads_of_its_own():
     print_status = in_process('''if True:
         import os, engine
-        from engine.cpu.threads import WORTH, each
-        assert each(lambda part: part.start, 4, 1, WORTH) == [0, 1, 2, 3]
+        from engine.cpu.threads import WORTHWHILE, parallel_for
+        assert parallel_for(lambda block: block.start, 4, 1, WORTHWHILE) == [0, 1, 2, 3]
         child = os.fork()
-        assert each(lambda part: part.start, 4, 1, WORTH) == [0, 1, 2, 3]
+        assert parallel_for(lambda block: block.start, 4, 1, WORTHWHILE) == [0, 1, 2, 3]
         if child == 0:
             os._exit(7)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -1,30 +1,30 @@
 """Passes over large arrays in blocks, shared among threads.
 
-NumPy runs one operation at a time over whole arrays, in one thread.  Several operations in a row
-over a block each read it from the cache instead of from memory.
+NumPy applies one operation at a time to whole arrays, in one thread.  Several operations in a row
+on one block read it from the cache instead of from memory.
 """
 import numpy as np
 
-from engine.cpu.threads import each
+from engine.cpu.threads import parallel_for
 
 LARGEST = 1 << 18  # elements of a block: with fewer, threads wait for Python's interpreter instead
 SMALLEST = 1 << 16
-WIDTH = 1 << 13  # of a row, where the matrix allows it
+WIDTH = 1 << 13  # elements of a widened row, where the matrix allows it
 
 
 def block_size(elements):
-    """Of an array of so many, which is then four blocks or more."""
+    """The number of elements of a block, so that there are at least four unless they are small."""
     return min(LARGEST, max(SMALLEST, elements // 4))
 
 
-def each_block(function, elements):
-    """As :func:`each`, for blocks of so many elements."""
-    return each(function, elements, block_size(elements), elements)
+def for_each_block(function, elements):
+    """:func:`parallel_for` over the blocks of a flat array of so many elements."""
+    return parallel_for(function, elements, block_size(elements), elements)
 
 
-def each_row_block(function, matrix):
-    """As :func:`each`, for blocks of the rows of a matrix."""
-    return each(function, len(matrix), block_rows(matrix), matrix.size)
+def for_each_row_block(function, matrix):
+    """:func:`parallel_for` over blocks of the rows of a matrix."""
+    return parallel_for(function, len(matrix), block_rows(matrix), matrix.size)
 
 
 def block_rows(matrix):
@@ -32,14 +32,15 @@ def block_rows(matrix):
 
 
 def column_sum(block):
-    """Sum over the rows of a contiguous matrix, by BLAS, which is faster at it than NumPy."""
+    """The sum over the rows of a contiguous matrix, by BLAS, which is faster at it than NumPy."""
     return np.ones(len(block), block.dtype) @ block
 
 
-# NumPy spends as long on the beginning of a row as on hundreds of its elements.  So several rows of
-# a matrix are seen as one, and what belongs to its columns is repeated.
+# NumPy spends as long on beginning a row as on hundreds of its elements.  So several rows of a
+# matrix are seen as one, and what belongs to its columns is repeated.
 
 def widened(matrix):
+    """A contiguous matrix seen with several of its rows as one, up to :data:`WIDTH` elements."""
     rows, columns = matrix.shape
     times = 1
     while rows % (2 * times) == 0 and 2 * times * columns <= WIDTH:
@@ -48,7 +49,7 @@ def widened(matrix):
 
 
 def repeated(rows, wide):
-    """Rows of the matrix for :func:`widened` of it."""
+    """Rows that belong to a matrix, repeated to the width of :func:`widened` of that matrix."""
     rows = np.array(rows)
     y = np.empty((len(rows), wide.shape[1] // rows.shape[1], rows.shape[1]), rows.dtype)
     y[...] = rows[:, np.newaxis]
@@ -56,7 +57,7 @@ def repeated(rows, wide):
 
 
 def folded(rows, columns):
-    """Rows of sums of :func:`widened` as sums of the matrix."""
+    """Column sums of a matrix of so many columns, from those of :func:`widened` of it."""
     return rows.reshape(len(rows), -1, columns).sum(axis=1)
 
 
@@ -75,5 +76,5 @@ def elementwise(operation, *inputs):
 
     def compute(block):
         operation(*(view[block] for view in views), out[block])
-    each_block(compute, out.size)
+    for_each_block(compute, out.size)
     return y

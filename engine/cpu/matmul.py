@@ -1,22 +1,29 @@
 """Products of matrices, shared among threads."""
 import numpy as np
 
-from engine.cpu.threads import each
+from engine.cpu.threads import parallel_for
 
-PARTS = 8  # at least, where they do not become too narrow
-NARROWEST = 128  # rows or columns of a part: BLAS rearranges the other matrix for each
-ELEMENTS = 1 << 18  # of a part's operand and result, which BLAS passes over more than once
-TERMS = 4  # of a product whose inner side is the longest
+BLOCKS = 8  # at least, unless they become too narrow
+NARROWEST = 128  # rows or columns of a block: BLAS rearranges the other matrix for each block
+ELEMENTS = 1 << 18  # of a block's operand and result, which BLAS passes over more than once
+TERMS = 4  # summands of a product whose inner side is the longest
 
 
 def matmul(a, b, onto=None):
-    """a @ b, of which the longest side is divided; added to ``onto`` where that is given."""
+    """a @ b for matrices of one dtype; its longest side is divided among the threads.
+
+    Args:
+        a, b (numpy.ndarray): (rows, inner) and (inner, columns).
+        onto (numpy.ndarray): (rows, columns), to which the product is added in place; None for a
+            new array.
+    """
     rows, inner = a.shape
     columns = b.shape[1]
     work = rows * inner * columns
     longer = max(rows, columns)
     if inner >= max(longer, TERMS * NARROWEST):
-        y, *others = each(lambda part: a[:, part] @ b[part], inner, -(-inner // TERMS), work)
+        y, *others = parallel_for(
+            lambda block: a[:, block] @ b[block], inner, -(-inner // TERMS), work)
         for other in others if onto is None else (*others, onto):
             y += other
         return y
@@ -28,10 +35,10 @@ def matmul(a, b, onto=None):
             np.matmul(a, b, out=out)
         else:
             out += a @ b
-    step = min(-(-longer // PARTS), ELEMENTS // (inner + min(rows, columns)))
+    step = min(-(-longer // BLOCKS), ELEMENTS // (inner + min(rows, columns)))
     step = max(step, NARROWEST)
     if rows >= columns:
-        each(lambda part: multiply(a[part], b, y[part]), rows, step, work)
+        parallel_for(lambda block: multiply(a[block], b, y[block]), rows, step, work)
     else:
-        each(lambda part: multiply(a, b[:, part], y[:, part]), columns, step, work)
+        parallel_for(lambda block: multiply(a, b[:, block], y[:, block]), columns, step, work)
     return y

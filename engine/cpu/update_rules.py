@@ -2,7 +2,7 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import each_block, flat
+from engine.cpu.blocks import for_each_block, flat
 from engine.layout import with_layout_of
 from engine.seam import replaces
 
@@ -31,7 +31,7 @@ def update_in_blocks(rule, parameter, states, step):
     def update(block):
         arrays = [view[block] for view in views]
         step(*arrays, np.empty_like(arrays[0]))
-    each_block(update, w.size)
+    for_each_block(update, w.size)
 
 
 @replaces(adam.AdamRule, 'update_core_cpu')

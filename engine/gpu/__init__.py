@@ -1,5 +1,5 @@
-"""The engine on an NVIDIA GPU; imported where one is used.
+"""The engine on an NVIDIA GPU; imported only when one is used.
 
-Convolutions by cuDNN 9, the other operations and the update of all parameters by kernels of our
-own, and whole training steps and evaluations replayed as CUDA graphs.
+cuDNN 9 computes convolutions, and the project's own CUDA kernels compute the other operations and
+the update of all parameters.  Whole training steps and evaluations are replayed as CUDA graphs.
 """

@@ -1,27 +1,30 @@
-"""Convolutions of channels-last maps.
+"""Two-dimensional convolution of channels-last arrays, by cuDNN.
 
-Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O); stride and pad are pairs.
+Shapes: x (N, H, W, C), W (O, kh, kw, C), y (N, H', W', O), of one dtype; stride and pad are pairs.
 """
 import cupy
 
+from engine.geometry import output_size
 from engine.gpu import activation, plans
 
 
 def forward(x, W, stride, pad):
-    y = cupy.empty((len(x), *size(x, W, stride, pad), len(W)), x.dtype)
+    """The convolution y."""
+    y = cupy.empty((len(x), *output_size(x.shape, W.shape[1:3], stride, pad), len(W)), x.dtype)
     W, pad = without_unused_taps(W, pad, x.shape, y.shape)
     plans.run('fprop', x, W, y, stride, pad)
     return y
 
 
 def weight_gradient(x, gy, W_shape, stride, pad):
+    """The gradient of W, of shape ``W_shape``, for the gradient gy of y."""
     gW = cupy.empty(W_shape, x.dtype)
     plans.run('wgrad', x, gW, gy, stride, pad)
     return gW
 
 
 def input_gradient(gy, W, x_shape, stride, pad, onto=None):
-    """Added to ``onto`` if that is given."""
+    """The gradient of x, of shape ``x_shape``, for the gradient gy of y; plus ``onto``, if any."""
     gx = cupy.empty(x_shape, gy.dtype)
     W, pad = without_unused_taps(W, pad, x_shape, gy.shape)
     plans.run('dgrad', gx, W, gy, stride, pad)
@@ -30,16 +33,12 @@ def input_gradient(gy, W, x_shape, stride, pad, onto=None):
     return gx
 
 
-def size(x, W, stride, pad):
-    return tuple((length + 2 * p - k) // s + 1
-                 for length, k, s, p in zip(x.shape[1:3], W.shape[1:3], stride, pad))
-
-
 def without_unused_taps(W, pad, x_shape, y_shape):
-    """The filter and the padding that give the same where maps are of one pixel.
+    """The one tap that counts, and no padding, where both feature maps are a single pixel.
 
-    One tap meets it; the others meet the padding.  The copy is smaller than what they would cost.
-    (A gradient of W has all taps, and so no less to write.)
+    All other taps lie on padding, and copying one tap costs less than multiplying by the others.
+    In other cases W and pad are returned as they are.  (The gradient of W has all taps, so that
+    nothing is saved there.)
     """
     one = x_shape[1:3] == y_shape[1:3] == (1, 1)
     if not one or W.shape[1:3] == (1, 1) or pad[0] >= W.shape[1] or pad[1] >= W.shape[2]:

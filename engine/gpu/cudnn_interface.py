@@ -3,9 +3,9 @@ import sys
 
 
 def load():
-    """The module ``cudnn``, without PyTorch.
+    """Import the module ``cudnn`` without PyTorch, and return it.
 
-    Where PyTorch is installed ``cudnn`` imports it, which takes seconds; it does without.
+    Where PyTorch is installed ``cudnn`` imports it, which takes seconds, but does not need it.
 
     Raises:
         ImportError: If the interface is not installed.

@@ -1,4 +1,4 @@
-"""Reading files into arrays in channels-last memory."""
+"""Reading of npz files into channels-last arrays on a GPU."""
 from chainer import serializers
 from chainer.backends import cuda
 

@@ -1,4 +1,4 @@
-// Numbers of 16 bits in memory; whatever is computed with them is computed in float32.
+// A float16 number in memory that is converted to float32 for every computation.
 #include <cuda_fp16.h>
 
 struct float16 {

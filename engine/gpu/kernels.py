@@ -1,8 +1,8 @@
-"""The kernels in CUDA C of this folder.
+"""The CUDA C kernels of this folder.
 
-In their source T is what arrays hold, float or float16; statistics, parameters of batch
-normalization and states of optimizers are always float.  What it has to know of how it is launched
-is :data:`SHARED`.
+In their source T is the type of the elements of arrays, float or float16; statistics, parameters of
+batch normalization and states of optimizers are always float.  The constants that a kernel and the
+Python that launches it have in common are :data:`SHARED`, which is put before every source.
 """
 import functools
 import os
@@ -10,14 +10,15 @@ import os
 import cupy
 import numpy as np
 
-CHANNELS, LANES = 32, 16  # of a block, in normalization.cu
-THREADS = 256  # of a block, elsewhere
-HELD = 32  # rows of few that a thread holds at most, in normalization.cu
-BYTES = 16  # of an array that a thread does, in activation.cu
-CHUNK = 16384  # elements that a block does, in optimizers.cu
-SHARED = {'CHANNELS': CHANNELS, 'LANES': LANES, 'THREADS': THREADS, 'HELD': HELD, 'BYTES': BYTES,
-          'CHUNK': CHUNK}
-DTYPES = 'fe'  # of what arrays hold: float32 and float16
+CHANNELS, LANES = 32, 16  # the threads of a block in normalization.cu: so many channels and rows
+ROWS = 4  # rows that a thread of normalization.cu loads before it stores one
+HELD = 32  # rows that a thread of normalization.cu holds at most, where a block has all rows
+THREADS = 256  # the threads of a block in all other files
+BYTES = 16  # bytes of each array that a thread of activation.cu processes
+CHUNK = 16384  # elements that a block of optimizers.cu processes
+SHARED = {'CHANNELS': CHANNELS, 'LANES': LANES, 'ROWS': ROWS, 'HELD': HELD, 'THREADS': THREADS,
+          'BYTES': BYTES, 'CHUNK': CHUNK}
+DTYPES = 'fe'  # of the elements of arrays: float32 and float16
 
 
 def read(file):
@@ -26,7 +27,10 @@ def read(file):
 
 
 def source(file, dtype):
-    """All in one text: CuPy knows by it what it has compiled before."""
+    """The whole source of ``file.cu`` for a dtype.
+
+    Headers are pasted in: CuPy recognizes by this text alone what it has compiled before.
+    """
     T = {'f': 'typedef float T;\n', 'e': read('float16.cuh') + 'typedef float16 T;\n'}
     shared = ''.join(f'const int {name} = {value};\n' for name, value in SHARED.items())
     return T[dtype.char] + shared + read(file + '.cu')
@@ -34,7 +38,7 @@ def source(file, dtype):
 
 @functools.lru_cache(None)
 def kernel(file, name, dtype):
-    """The kernel ``name`` of ``file.cu`` for arrays of a dtype.
+    """The kernel ``name`` of ``file.cu`` for arrays of a dtype, a ``cupy.RawKernel``.
 
     CuPy compiles it at its first launch on a device.
     """
@@ -43,12 +47,13 @@ def kernel(file, name, dtype):
 
 @functools.lru_cache(None)
 def module(file, dtype):
+    """All kernels of ``file.cu`` for arrays of a dtype, a ``cupy.RawModule``."""
     return cupy.RawModule(code=source(file, dtype))
 
 
 @functools.lru_cache(None)
 def resident(file, name, dtype, threads, device):
-    """How many blocks of a kernel, of so many threads, a GPU holds at once."""
+    """The number of blocks of a kernel, with so many threads each, that a GPU runs at once."""
     with cupy.cuda.Device(device) as gpu:
         of_one = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
             kernel(file, name, dtype).kernel.ptr, threads, 0)
@@ -56,12 +61,16 @@ def resident(file, name, dtype, threads, device):
 
 
 def launch(file, name, dtype, n, *arguments):
-    """Run a kernel with ``n`` threads at least; Python's integers are passed as int."""
+    """Run a kernel with at least ``n`` threads; for its arguments see :func:`typed`."""
     blocks = -(-n // THREADS)
     kernel(file, name, dtype)((blocks,), (THREADS,), typed(arguments))
 
 
 def typed(arguments):
-    """What a kernel is passed: int, float and pointers, NULL where there is no array."""
+    """Arguments as a kernel takes them.
+
+    Python's int and bool become C's int, a Python float becomes a float, None becomes NULL, and
+    arrays stay.
+    """
     kinds = {int: np.int32, bool: np.int32, float: np.float32, type(None): np.intp}
     return tuple(kinds[type(a)](a or 0) if type(a) in kinds else a for a in arguments)

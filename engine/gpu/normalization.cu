@@ -1,17 +1,15 @@
 // Batch normalization of the columns of a (rows, channels) matrix.
 //
-// Every kernel has blocks of CHANNELS, a warp of them, and LANES rows: threadIdx.x is the channel,
-// so that a warp reads 128 bytes in a row.  gridDim.y blocks share the rows of the same channels.
+// A block has CHANNELS x LANES threads: threadIdx.x is the channel and threadIdx.y the row, so that
+// a warp reads 128 consecutive bytes of float.  gridDim.y blocks share the rows of their channels.
 //
-// A reduction is one kernel: each block writes its part, and the block that finishes last adds the
-// parts, always in the same order.  `finished` counts, for each tile of channels, the blocks that
-// have; it is zero before and after.
+// A reduction is one kernel: each block writes its partial sums, and the block that finishes last
+// adds them, always in the same order.  `finished` counts the finished blocks for each tile of
+// channels; it is zero before and after.
 //
-// A thread loads several rows before it stores one, for memory takes its time, and by its launch
-// bounds a multiprocessor has several blocks.  Of a few rows a block holds all of its channels, so
-// that one kernel does what otherwise takes two.
-
-const int ROWS = 4;  // that a thread loads at once
+// To hide the latency of memory a thread loads ROWS rows before it stores one, and the launch
+// bounds let several blocks run on a multiprocessor.  If a matrix has few rows, a block holds all
+// rows of its channels in registers, so that one kernel does what takes two for longer matrices.
 
 struct Sums {
     float first, second;
@@ -21,7 +19,7 @@ __device__ Sums operator+(Sums a, Sums b) {
     return {a.first + b.first, a.second + b.second};
 }
 
-// Sums over the lanes of a block, in all of them.
+// Returns the sums over the lanes of a block to each of its threads.
 __device__ Sums over_lanes(Sums sums) {
     __shared__ Sums all[LANES][CHANNELS];
     __syncthreads();
@@ -36,7 +34,8 @@ __device__ Sums over_lanes(Sums sums) {
     return all[0][threadIdx.x];
 }
 
-// Sums over all blocks that share the channels.  True in lane 0 of the last one, which has them.
+// Adds up `sums` over all blocks that share the channels.  Returns true only in lane 0 of the block
+// that finishes last, where `sums` is then the total.
 __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel, int channels) {
     __shared__ bool is_last;
     *sums = over_lanes(*sums);
@@ -55,7 +54,7 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
     Sums total = {0, 0};
     if (channel < channels)
         for (int block = threadIdx.y; block < int(gridDim.y); block += LANES) {
-            const volatile Sums *part = parts + block * channels + channel;  // not from a cache
+            const volatile Sums *part = parts + block * channels + channel;  // not from L1
             total = total + Sums{part->first, part->second};
         }
     *sums = over_lanes(total);
@@ -66,7 +65,8 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
 
 __device__ int my_channel() { return blockIdx.x * CHANNELS + threadIdx.x; }
 
-// The rows of a thread, ROWS at a time; of the k-th of these its element of channel c is the i-th.
+// Loops over the rows of a thread, ROWS at a time; and over these rows, of which the k-th has its
+// element of channel c at index i.
 #define MY_ROWS                                                                    \
     const int step = gridDim.y * LANES;                                            \
     for (int first = blockIdx.y * LANES + threadIdx.y; first < rows; first += ROWS * step)
@@ -76,14 +76,15 @@ __device__ int my_channel() { return blockIdx.x * CHANNELS + threadIdx.x; }
         if (long long i = (long long)(first + k * step) * channels + c;            \
             first + k * step < rows)
 
-// Likewise all rows of a block that holds its channels.
+// Loops over the rows that a thread holds where a block holds all rows of its channels.
 #define EACH_HELD_ROW                                                              \
     _Pragma("unroll")                                                              \
     for (int k = 0; k < HELD; ++k)                                                 \
         if (long long i = (long long)(k * LANES + threadIdx.y) * channels + c;     \
             k * LANES + threadIdx.y < rows && c < channels)
 
-__device__ void move_along(
+// Updates running statistics as Chainer does, with the unbiased variance.
+__device__ void update_running(
         float *running_mean, float *running_var, int c, float mean, float var, int rows,
         float decay) {
     float unbiased = var * (rows / fmaxf(rows - 1.f, 1.f));
@@ -91,12 +92,13 @@ __device__ void move_along(
     running_var[c] = decay * running_var[c] + (1 - decay) * unbiased;
 }
 
-// Mean and 1 / sqrt(variance + eps); with running statistics, these are moved along.
+// The mean and 1 / sqrt(variance + eps); running statistics are updated if there are any.
 extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void statistics(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         Sums *parts, int *finished, int rows, int channels, float eps, float decay) {
     int c = my_channel();
-    // Deviations from some value of the channel: squares of values far from zero would cancel.
+    // Sums of deviations from one value of the channel: squares of values far from zero would
+    // cancel.
     float near = c < channels ? float(x[c]) : 0;
     Sums sums = {0, 0};
     if (c < channels) {
@@ -118,10 +120,10 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void statistics(
     mean[c] = near + deviation;
     inv_std[c] = 1 / sqrtf(var + eps);
     if (running_mean)
-        move_along(running_mean, running_var, c, near + deviation, var, rows, decay);
+        update_running(running_mean, running_var, c, near + deviation, var, rows, decay);
 }
 
-// gamma * (x - mean) * inv_std + beta (+ residual), with relu not below zero.
+// gamma * (x - mean) * inv_std + beta, plus the residual if there is one, then a ReLU if asked.
 extern "C" __launch_bounds__(CHANNELS * LANES, 3) __global__ void normalize(
         const T *x, const float *mean, const float *inv_std, const float *gamma,
         const float *beta, const T *residual, T *y, int rows, int channels, int relu) {
@@ -138,7 +140,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 3) __global__ void normalize(
     }
 }
 
-// Both of few rows.
+// `statistics` and `normalize` in one, for a matrix of few rows.
 extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         const float *gamma, const float *beta, const T *residual, T *y, int rows, int channels,
@@ -161,7 +163,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
         mean[c] = m;
         inv_std[c] = deviation;
         if (running_mean)
-            move_along(running_mean, running_var, c, m, var, rows, decay);
+            update_running(running_mean, running_var, c, m, var, rows, decay);
     }
     EACH_HELD_ROW
         values[k] = (values[k] - m) * scale + b + (residual ? float(residual[i]) : 0);
@@ -169,13 +171,13 @@ extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
         y[i] = relu && values[k] < 0 ? 0 : values[k];
 }
 
-// The gradient before ReLU: gy where y > 0; gy itself without y.
+// The gradient before the ReLU whose output is y: gy where y > 0, otherwise 0.  Without y, gy.
 __device__ float before_relu(const T *gy, const T *y, long long i) {
-    float gradient = gy[i];  // whatever y is: neither has to wait for the other
+    float gradient = gy[i];  // loaded whatever y is, so that neither load waits for the other
     return y && !(y[i] > 0) ? 0 : gradient;
 }
 
-// Gradients of gamma and beta.
+// The gradients of gamma and beta.
 extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void parameter_gradients(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         float *ggamma, float *gbeta, Sums *parts, int *finished, int rows, int channels) {
@@ -201,7 +203,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void parameter_grad
     gbeta[c] = sums.second;
 }
 
-// Gradient of x, and that of the residual if it is asked for.
+// The gradient of x, and that of the residual if there is room for it.
 extern "C" __launch_bounds__(CHANNELS * LANES, 2) __global__ void input_gradient(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, const float *ggamma, const float *gbeta, T *gx, T *gresidual, int rows,
@@ -225,7 +227,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 2) __global__ void input_gradient
     }
 }
 
-// Both of few rows.
+// `parameter_gradients` and `input_gradient` in one, for a matrix of few rows.
 extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void gradients_of_few(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, float *ggamma, float *gbeta, T *gx, T *gresidual, int rows,
@@ -257,7 +259,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void gradients_of_few(
     }
 }
 
-// Sums of the channels.
+// The sum of each channel.
 extern "C" __launch_bounds__(CHANNELS * LANES, 4) __global__ void channel_sums(
         const T *x, T *sum, Sums *parts, int *finished, int rows, int channels) {
     int c = my_channel();

@@ -1,8 +1,8 @@
 """Convolutions by cuDNN 9, through the graph interface of nvidia-cudnn-frontend.
 
-A plan is one way in which cuDNN can do an operation on given shapes; it is made once and kept.
-Maps are contiguous (N, H, W, C) arrays and filters (O, kh, kw, C) ones, which cuDNN is told as
-(N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
+A plan is one way in which cuDNN can do an operation on arrays of given shapes; it is made once and
+kept.  Feature maps are contiguous (N, H, W, C) arrays and filters contiguous (O, kh, kw, C) ones;
+cuDNN is told (N, C, H, W) and (O, C, kh, kw) with the strides of that memory.
 """
 import functools
 import itertools
@@ -13,24 +13,30 @@ import chainer
 import cupy
 import numpy as np
 
-from engine.gpu import cudnn_interface
-from engine.gpu import timing
+from engine.gpu import cudnn_interface, timing
 
 cudnn = cudnn_interface.load()
 
-IMAGE, FILTER, OUTPUT = 1, 2, 3  # how a plan knows its arrays, or their gradients
+IMAGE, FILTER, OUTPUT = 1, 2, 3  # the numbers of a plan's arrays, or of their gradients
 DTYPES = {'f': cudnn.data_type.FLOAT, 'e': cudnn.data_type.HALF}  # sums are always float32
 HEURISTICS = [cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK]
-CANDIDATES = 10  # of which the fastest is found, if it is looked for
+CANDIDATES = 10  # plans that are measured, if the fastest is wanted
 LARGEST_WORKSPACE = 2 ** 30  # bytes
-REFUSALS = cudnn.cudnnGraphNotSupportedError, RuntimeError, MemoryError  # CUDA's and CuPy's too
+REFUSALS = cudnn.cudnnGraphNotSupportedError, RuntimeError, MemoryError  # of cuDNN, CUDA and CuPy
 
 
 def run(kind, x, W, y, stride, pad):
-    """One of 'fprop', which writes y, 'dgrad', which writes x, and 'wgrad', which writes W.
+    """Compute a convolution or one of its gradients.
 
-    With ``chainer.config.autotune`` by the plan that takes the least time on the first arrays of
-    these shapes, otherwise by the one of which cuDNN expects it.
+    The plan is the one that cuDNN expects to be the fastest; with ``chainer.config.autotune`` it is
+    the one that was the fastest on the first arrays of these shapes.
+
+    Args:
+        kind (str): ``'fprop'``, which writes y, ``'dgrad'``, which writes x, or ``'wgrad'``, which
+            writes W.
+        x, W, y (cupy.ndarray): (N, H, W, C), (O, kh, kw, C), (N, H', W', O), contiguous, of one
+            dtype, float32 or float16.
+        stride, pad (pair of int): Vertical and horizontal.
 
     Raises:
         RuntimeError: If cuDNN cannot do it.
@@ -61,19 +67,21 @@ def plans_of(device, kind, dtype, x, w, y, stride, pad, deterministic, strict):
 
 
 class Plans:
-    """What cuDNN can do for one operation: a plan is its number and the bytes that it needs.
+    """All plans that cuDNN has for one operation.
+
+    A plan is a tuple of its number and the bytes of workspace that it needs.
 
     Args:
         graph (cudnn.pygraph): The operation.
-        deterministic (bool): The same bits every time.
-        strict (bool): Products of float32 in float32; without it in TF32, which keeps 10 bits of
-            mantissa.
-        device (int): The GPU; None for a described one, on which nothing is run.
+        deterministic (bool): Whether the result must have the same bits every time.
+        strict (bool): Whether float32 is multiplied in float32, not in TF32, which keeps 10 bits of
+            the mantissa.
+        device (int): The GPU; None for a device that is only described, on which nothing runs.
     """
 
     def __init__(self, graph, deterministic, strict, device=None):
         self.graph, self.device, self.measured = graph, device, None
-        self.refusal = RuntimeError('none is wanted')  # why the last one could not be had
+        self.refusal = RuntimeError('none is wanted')  # why the last plan could not be used
         graph.validate()
         graph.build_operation_graph()
         graph.create_execution_plans(HEURISTICS)
@@ -88,23 +96,36 @@ class Plans:
         graph.check_support()
 
     def built(self):
-        """All of them, in the order in which cuDNN expects them to be fast."""
+        """Build one plan after another, the one that cuDNN expects to be the fastest first.
+
+        Plans that cannot be built are left out.
+
+        Yields:
+            tuple: A plan.
+        """
         for number in range(self.graph.get_execution_plan_count()):
             try:
                 self.graph.build_plan_at_index(number)
-            except REFUSALS as error:  # or not wanted
+            except REFUSALS as error:  # not supported, or deselected
                 self.refusal = error.with_traceback(None)
                 continue
             yield number, self.graph.get_workspace_size_plan_at_index(number)
 
     @functools.cached_property
     def first(self):
+        """The plan that cuDNN expects to be the fastest."""
         for plan in self.built():
             return plan
         raise self.refusal
 
     def fastest(self, arrays):
-        """Of the first :data:`CANDIDATES`; ``arrays`` are the pointers to compute on."""
+        """The plan that takes the least time among the first :data:`CANDIDATES`.
+
+        It is found at the first call and kept.
+
+        Args:
+            arrays (dict): Pointers by the number of the array; what is written is overwritten.
+        """
         if self.measured is None:
             times = {plan: self.time(plan, arrays)
                      for plan in itertools.islice(self.built(), CANDIDATES)}
@@ -114,14 +135,14 @@ class Plans:
         return self.measured
 
     def time(self, plan, arrays):
-        """Milliseconds; infinitely many of a plan that fails, be it for want of memory."""
+        """Milliseconds that a plan takes; infinity if it fails, also for lack of memory."""
         try:
-            memory = cupy.cuda.Memory(max(1, plan[1]))  # no pool's: it goes back with the plan
+            memory = cupy.cuda.Memory(max(1, plan[1]))  # no pool's: it is freed at once
             execute = functools.partial(self.execute, plan, arrays, memory.ptr)
-            execute()  # loads what it needs
+            execute()  # loads its kernels, which is not measured
             return timing.time(execute)
         except REFUSALS as error:
-            self.refusal = error.with_traceback(None)  # which would keep the memory
+            self.refusal = error.with_traceback(None)  # a traceback would keep the memory alive
             return math.inf
 
     def execute(self, plan, arrays, workspace):
@@ -129,7 +150,7 @@ class Plans:
 
 
 def describe(kind, dtype, x, w, y, stride, pad, **where):
-    """The operation as a graph, for a handle or for a described device."""
+    """An operation as cuDNN's graph, for ``handle=`` or for a described ``device_property=``."""
     float32, dtype = DTYPES['f'], DTYPES[dtype]
     graph = cudnn.pygraph(io_data_type=dtype, intermediate_data_type=float32,
                           compute_data_type=float32, **where)
@@ -155,21 +176,25 @@ def describe(kind, dtype, x, w, y, stride, pad, **where):
 
 
 def as_nchw(shape):
+    """An (N, H, W, C) shape as cuDNN is told: (N, C, H, W) and the strides."""
     n, h, w, c = shape
     return {'dim': [n, c, h, w], 'stride': [h * w * c, 1, w * c, c]}
 
 
 @functools.lru_cache(None)
 def handles(device):
+    """The cuDNN handle of a device."""
     with cupy.cuda.Device(device):
         return cudnn.create_handle()
 
 
-WORKSPACES = {}  # of a device: all of them, for a recorded step may go on using a smaller one
+# The workspaces of each device, the largest one last.  All are kept: a recorded step goes on using
+# the one that it was recorded with.
+WORKSPACES = {}
 
 
 def workspace(device, size):
-    """Memory that one plan after another may use."""
+    """At least ``size`` bytes of memory that one plan after another may use, a uint8 array."""
     spaces = WORKSPACES.setdefault(device, [])
     if not spaces or spaces[-1].nbytes < size:
         spaces.append(cupy.empty(max(size, 2 ** 20), np.uint8))

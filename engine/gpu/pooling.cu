@@ -1,6 +1,7 @@
-// Pooling of (N, H, W, C) arrays, one thread for each element that is written.
+// Pooling of (N, H, W, C) arrays without padding; each thread writes one element.
 
-// `places` says which place of its window each maximum is, counted in rows; the first counts.
+// `places` gets the place of each maximum in its window, counted row by row; of equal maxima the
+// first counts.
 extern "C" __global__ void maximum(
         const T *x, T *y, int *places, int n, int h, int w, int channels, int out_h,
         int out_w, int kh, int kw, int stride_y, int stride_x) {
@@ -10,7 +11,7 @@ extern "C" __global__ void maximum(
     int c = i % channels, column = i / channels % out_w;
     int row = i / channels / out_w % out_h, image = i / channels / out_w / out_h;
     int top = row * stride_y, left = column * stride_x;
-    float best = -__int_as_float(0x7f800000);  // infinity: a window may lie beyond x
+    float best = -__int_as_float(0x7f800000);  // -infinity: a whole window may lie beyond x
     int place = 0;
     for (int dy = 0; dy < min(kh, h - top); ++dy)
         for (int dx = 0; dx < min(kw, w - left); ++dx) {
@@ -24,7 +25,7 @@ extern "C" __global__ void maximum(
     places[i] = place;
 }
 
-// Each element of gx gathers from the windows that it lies in.
+// Each element of gx is the sum over the windows that it lies in and whose maximum it is.
 extern "C" __global__ void maximum_gradient(
         const T *gy, const int *places, T *gx, int n, int h, int w, int channels, int out_h,
         int out_w, int kh, int kw, int stride_y, int stride_x) {
@@ -45,7 +46,7 @@ extern "C" __global__ void maximum_gradient(
     gx[i] = sum;
 }
 
-// Mean over all pixels: y is (N, C).
+// The mean over all pixels: y is (N, C).
 extern "C" __global__ void average(const T *x, T *y, int n, int pixels, int channels) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n * channels)
@@ -57,6 +58,7 @@ extern "C" __global__ void average(const T *x, T *y, int n, int pixels, int chan
     y[i] = sum / pixels;
 }
 
+// Each pixel gets an equal part of the gradient of the mean.
 extern "C" __global__ void average_gradient(
         const T *gy, T *gx, int n, int pixels, int channels) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
