@@ -1,4 +1,7 @@
-"""The engine against stock Chainer: the same numbers, for each operation and for whole networks."""
+"""What only the engine on a CPU has, whole networks there, and the switch.
+
+Operations that a GPU has too are tested in test_operations.py.
+"""
 import contextlib
 import copy
 import os
@@ -10,22 +13,20 @@ import chainer.functions as F
 import chainer.links as L
 import numpy as np
 import pytest
-from chainer.links.model.vision import resnet
 from hypothesis import assume, given, settings, strategies as st
 from threadpoolctl import threadpool_info
 
 import engine
 from engine import environment
 from engine.cpu import threads, winograd
-from engine.layout import is_channels_last, lay_out_weights, to_nchw, to_nhwc
-from mixup import ManifoldMixupClassifier, mixup_data
+from engine.layout import is_channels_last, lay_out_weights
+from mixup import ManifoldMixupClassifier
 from model import ResNet50
 from tests.reference.cases import LAM, N_CLASS, batch
 from tests.test_network_against_torch import arrays, difference, values
+from tests.test_operations import ROUNDING, bottleneck, channels_last
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Rounding of one operation on sums of up to some thousand terms, relative to the largest value.
-ROUNDING = {'f': 2e-5, 'd': 1e-12}
 
 
 def both(compute):
@@ -45,10 +46,6 @@ def assert_same(stock, fast, dtype):
             equal_nan=False)
 
 
-def channels_last(x):
-    return to_nchw(to_nhwc(x))
-
-
 def outputs_and_gradients(function, inputs, seed=0):
     """y, and the gradients of a random projection of y for each of the inputs."""
     variables = [chainer.Variable(x) for x in inputs]
@@ -56,27 +53,6 @@ def outputs_and_gradients(function, inputs, seed=0):
     y.grad = np.random.RandomState(seed).normal(size=y.shape).astype(y.dtype)
     y.backward()
     return [y.array, *(variable.grad for variable in variables)]
-
-
-@st.composite
-def convolutions(draw):
-    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    pad = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
-    size = [draw(st.integers(max(1, k - 2 * p), 9)) for k, p in zip(kernel, pad)]
-    return (draw(st.integers(1, 5)), draw(st.integers(1, 6)), draw(st.integers(1, 6)), size, kernel,
-            stride, pad, draw(st.booleans()), draw(st.sampled_from('fd')))
-
-
-@settings(max_examples=150, deadline=None)
-@given(convolutions())
-def test_convolution_and_its_gradients(case):
-    n, channels, out, size, kernel, stride, pad, bias, dtype = case
-    random = np.random.RandomState(0)
-    inputs = [random.normal(size=shape).astype(dtype) for shape in
-              [(n, channels, *size), (out, channels, *kernel), (out,)][:2 + bias]]
-    assert_same(*both(lambda: outputs_and_gradients(
-        lambda *arrays: F.convolution_2d(*arrays, stride=stride, pad=pad), inputs)), dtype)
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,7 +68,7 @@ def test_convolution_by_winograds_algorithm(n, channels, out, size, pad, dtype):
         lambda *arrays: F.convolution_2d(*arrays, pad=pad), inputs)), dtype)
 
 
-def test_winograds_algorithm_is_for_some_convolutions():
+def test_winograds_algorithm_is_used_where_it_saves_a_third_of_the_products():
     def suits(h, w, *, channels=64, out=64, kernel=3, stride=1, pad=1):
         return winograd.suits((8, h, w, channels), (out, kernel, kernel, channels),
                               (stride, stride), (pad, pad))
@@ -124,7 +100,8 @@ def test_float32_errors_of_winograds_algorithm_are_near_those_of_chainers(shape)
     (9, 3, 64, 32, 7, 2, 3), (70, 3, 64, 32, 3, 1, 1),
     (600, 64, 64, 4, 1, 1, 0), (3, 1024, 300, 1, 1, 1, 0), (3, 300, 1024, 1, 1, 1, 0),
     (130, 64, 32, 2, 3, 1, 1), (130, 64, 32, 1, 3, 1, 1)])
-def test_convolution_of_the_sizes_of_a_network(n, channels, out, size, kernel, stride, pad):
+def test_convolutions_divided_into_chunks_and_blocks(
+        n, channels, out, size, kernel, stride, pad):
     random = np.random.RandomState(0)
     inputs = [random.normal(size=shape).astype('f') for shape in
               [(n, channels, size, size), (out, channels, kernel, kernel)]]
@@ -135,54 +112,7 @@ def test_convolution_of_the_sizes_of_a_network(n, channels, out, size, kernel, s
         assert is_channels_last(fast[0]) and is_channels_last(fast[1])
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.booleans(),
-       st.sampled_from('fd'))
-def test_linear_and_gradients_of_its_gradients(n, channels, out, bias, dtype):
-    random = np.random.RandomState(0)
-    inputs = [random.normal(size=shape).astype(dtype)
-              for shape in [(n, channels), (out, channels), (out,)][:2 + bias]]
-
-    def compute():
-        variables = [chainer.Variable(x) for x in inputs]
-        y = F.linear(*variables)
-        gradients = chainer.grad([F.sum(y * y)], variables, enable_double_backprop=True)
-        sum(F.sum(g * g) for g in gradients).backward()
-        return [y.array, *(g.array for g in gradients), *(v.grad for v in variables)]
-    stock, fast = both(compute)
-    for one, other in zip(stock, fast, strict=True):
-        np.testing.assert_allclose(other, one, rtol=0, equal_nan=False,
-                                   atol=10 * ROUNDING[dtype] * max(1, np.abs(one).max()))
-
-
-@pytest.mark.parametrize('dtype', 'fd')
-def test_sums_over_all_but_the_channels(dtype):
-    x = channels_last(np.random.RandomState(0).normal(size=(40, 70, 9, 8)).astype(dtype))
-    assert_same(*both(lambda: outputs_and_gradients(
-        lambda x: F.sum(x, axis=(0, 2, 3)), [x])), dtype)
-
-
-@pytest.mark.parametrize('options', [{'dilate': 2}, {'groups': 2}, {'cover_all': True}])
-def test_a_convolution_that_the_engine_does_not_do_is_chainers(options):
-    random = np.random.RandomState(0)
-    x = random.normal(size=(3, 4, 9, 9)).astype('f')
-    W = random.normal(size=(6, 4 // options.get('groups', 1), 3, 3)).astype('f')
-
-    def compute():
-        return [F.convolution_2d(x, W, stride=2, pad=1, **options).array]
-    stock, fast = both(compute)
-    np.testing.assert_array_equal(*stock, *fast)
-
-
-def test_half_precision_is_chainers():
-    x, W = np.ones((2, 4, 5, 5), np.float16), np.ones((3, 4, 3, 3), np.float16)
-    stock, fast = both(lambda: outputs_and_gradients(
-        lambda *inputs: F.relu(F.convolution_2d(*inputs)), [x, W]))
-    for one, other in zip(stock, fast):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_an_empty_batch_is_chainers():
+def test_an_empty_batch_is_computed_by_chainer():
     x = np.zeros((0, 6, 4, 4), 'f')
     link = L.BatchNormalization(6)
 
@@ -195,34 +125,6 @@ def test_an_empty_batch_is_chainers():
     assert_same(stock, fast, 'f')
 
 
-def test_an_empty_output_is_chainers_error():
-    with engine.replaced(), pytest.raises(RuntimeError, match='should be positive'):
-        F.convolution_2d(np.ones((1, 1, 2, 2), 'f'), np.ones((1, 1, 3, 3), 'f'))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(2, 9), st.integers(1, 70), st.integers(0, 5), st.booleans(), st.booleans(),
-       st.sampled_from('fd'))
-def test_batch_normalization_its_gradients_and_statistics(n, channels, size, last, train, dtype):
-    random = np.random.RandomState(0)
-    x = (3 + random.normal(size=(n, channels, size, size) if size else (n, channels))).astype(dtype)
-    if last and size:
-        x = channels_last(x)
-    gamma, beta = random.normal(size=(2, channels)).astype(dtype)
-
-    def compute():
-        with chainer.using_config('dtype', np.dtype(dtype)), chainer.using_config('train', train):
-            link = L.BatchNormalization(channels)
-            link.gamma.array[:], link.beta.array[:] = gamma, beta
-            link.cleargrads()
-            y, gx = outputs_and_gradients(link, [x])
-            return [y, gx, link.gamma.grad, link.beta.grad, link.avg_mean, link.avg_var]
-    stock, fast = both(compute)
-    # A gradient through few examples is a small difference of large numbers.
-    assert_same(stock, fast, dtype) if n * max(1, size) ** 2 > 8 else assert_same(
-        stock[2:], fast[2:], dtype)
-
-
 def test_batch_normalization_of_many_rows_is_as_exact_as_chainers():
     x = (10 + np.random.RandomState(0).normal(size=(64, 24, 32, 32))).astype('f')
     link = L.BatchNormalization(24)
@@ -232,36 +134,6 @@ def test_batch_normalization_of_many_rows_is_as_exact_as_chainers():
     for expected, one, other in zip(exact, stock, fast):
         error = np.linalg.norm(one - expected), np.linalg.norm(other - expected)
         assert error[1] <= 1.5 * error[0]
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(3, 9), st.integers(3, 9),
-       st.integers(1, 3), st.integers(0, 2), st.booleans(), st.sampled_from('fd'))
-def test_max_pooling_and_its_gradient(n, channels, h, w, kernel, apart, cover_all, dtype):
-    x = np.random.RandomState(0).randint(5, size=(n, channels, h, w)).astype(dtype)  # with ties
-    assert_same(*both(lambda: outputs_and_gradients(
-        lambda x: F.max_pooling_2d(x, kernel, max(1, kernel - apart), cover_all=cover_all),
-        [channels_last(x)])), dtype)
-
-
-@pytest.mark.parametrize('shape', [(4, 5, 3, 2), (3, 7, 1, 1), (2, 6, 8, 8)])
-@pytest.mark.parametrize('function', [
-    lambda x: F.average_pooling_2d(x, x.shape[2:]), lambda x: F.relu(x), lambda x: x + x,
-    lambda x: F.permutate(x, np.arange(len(x))[::-1]),
-    lambda x: mixup_data(x, np.zeros(len(x), 'i'), 0.3, np.roll(np.arange(len(x)), 1))[0]],
-    ids=['average', 'relu', 'add', 'permutate', 'mixup_data'])
-@pytest.mark.parametrize('dtype', 'fd')
-def test_other_functions_and_their_gradients(function, shape, dtype):
-    x = np.random.RandomState(0).normal(size=shape).astype(dtype)
-    for x in x, channels_last(x), x[:, ::-1]:
-        assert_same(*both(lambda: outputs_and_gradients(function, [x])), dtype)
-
-
-def test_relu_at_zero_and_beyond_numbers():
-    x = np.array([-0., 0., np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45], 'f')
-    with np.errstate(invalid='ignore'):
-        for one, other in zip(*both(lambda: outputs_and_gradients(F.relu, [x]))):
-            np.testing.assert_array_equal(one, other)
 
 
 def test_arrays_of_many_blocks_on_several_threads_are_bit_identical_to_one(monkeypatch):
@@ -324,41 +196,6 @@ def test_blas_keeps_to_one_thread_while_the_engine_is_on():
 
 # The blocks of ResNets
 
-def bottleneck(kind, dtype):
-    """A block of Chainer's with values that tell its parameters apart."""
-    with chainer.using_config('dtype', np.dtype(dtype)):
-        block = {'A': lambda: resnet.BottleneckA(6, 4, 8, 2),
-                 'A of Facebook': lambda: resnet.BottleneckA(6, 4, 8, 2, downsample_fb=True),
-                 'B': lambda: resnet.BottleneckB(6, 4),
-                 'B of 3x3': lambda: resnet.BottleneckB(6, 4)}[kind]()
-        if kind == 'B of 3x3':
-            del block.conv1
-            with block.init_scope():
-                block.conv1 = L.Convolution2D(6, 4, 3, pad=1, nobias=True)
-    random = np.random.RandomState(0)
-    for array in arrays(block).values():
-        array[...] = random.uniform(.5, 1.5, size=array.shape)
-    block.cleargrads()  # which Chainer begins as NaN
-    return block
-
-
-@pytest.mark.parametrize('kind', ['A', 'A of Facebook', 'B', 'B of 3x3'])
-@pytest.mark.parametrize('dtype', 'fd')
-@pytest.mark.parametrize('train', [True, False])
-def test_bottlenecks_their_gradients_and_statistics(kind, dtype, train):
-    x = np.random.RandomState(1).normal(size=(5, 6, 7, 7)).astype(dtype)
-
-    def compute():
-        block = bottleneck(kind, dtype)
-        with chainer.using_config('train', train):
-            found = outputs_and_gradients(block, [x])
-            with chainer.no_backprop_mode():
-                found.append(block(x).array)
-        return [*found, *(p.grad for _, p in sorted(block.namedparams())), *arrays(block).values()]
-    for x in x, channels_last(x):
-        assert_same(*both(compute), dtype)
-
-
 def nodes(y):
     """The functions behind a variable, by name."""
     found, todo = [], [y.creator_node]
@@ -373,7 +210,7 @@ def nodes(y):
 def test_a_bottleneck_is_one_node():
     x = np.zeros((2, 6, 3, 3), 'f')
     with engine.replaced():
-        found = nodes(bottleneck('B', 'f')(x))
+        found = nodes(bottleneck('B', np.dtype('f'))(x))
     assert found == ['Bottleneck']
 
 
@@ -391,12 +228,12 @@ class CountNormalizations(chainer.LinkHook):
 
 
 @pytest.mark.parametrize('case', ['half', 'one pixel', 'subclass', 'hook', 'no beta', 'evaluation'])
-def test_another_bottleneck_is_made_of_chainers_nodes(case):
+def test_a_bottleneck_that_is_not_covered_is_made_of_chainers_nodes(case):
     x = np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f')
     x = {'half': x.astype('e'), 'one pixel': x[:1, :, :1, :1]}.get(case, x)
 
     def compute():
-        block = bottleneck('B', 'e' if case == 'half' else 'f')
+        block = bottleneck('B', np.dtype('e' if case == 'half' else 'f'))
         with block.init_scope():
             if case in ('subclass', 'no beta'):
                 for name, n in ('bn1', 4), ('bn2', 4), ('bn3', 6):
@@ -418,7 +255,7 @@ def test_another_bottleneck_is_made_of_chainers_nodes(case):
 
 
 def test_statistics_do_not_change_when_a_bottleneck_is_computed_again():
-    block = bottleneck('B', 'f')
+    block = bottleneck('B', np.dtype('f'))
     x = chainer.Variable(np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f'))
     with engine.replaced():
         y = F.forget(block, x)
@@ -436,7 +273,7 @@ def test_statistics_do_not_change_when_a_bottleneck_is_computed_again():
     chainer.optimizers.MomentumSGD, chainer.optimizers.NesterovAG],
     ids=['adam', 'decay', 'amsgrad', 'adabound', 'momentum', 'nesterov'])
 @pytest.mark.parametrize('dtype', 'fd')
-def test_twenty_updates(make, dtype):
+def test_twenty_updates_of_a_parameter_of_many_blocks(make, dtype):
     random = np.random.RandomState(0)
     start = random.normal(size=(40, 30, 3, 200)).astype(dtype)  # 11 blocks
     gradients = random.normal(size=(20, 40, 1, 3, 1)).astype(dtype)
@@ -454,7 +291,7 @@ def test_twenty_updates(make, dtype):
     assert_same(*both(compute), dtype)
 
 
-def test_how_states_and_gradients_lie_does_not_change_an_update():
+def test_an_update_does_not_depend_on_the_layout_of_states_and_gradients():
     random = np.random.RandomState(0)
     start, gradient, m, v = random.uniform(size=(4, 4, 5, 3, 3)).astype('f')
 
@@ -471,6 +308,23 @@ def test_how_states_and_gradients_lie_does_not_change_an_update():
     for one, other in zip(updated(np.array), updated(channels_last)):
         np.testing.assert_array_equal(one, other)
         assert is_channels_last(one)
+
+
+@pytest.mark.parametrize('make', [
+    chainer.optimizers.Adam, chainer.optimizers.MomentumSGD, chainer.optimizers.NesterovAG])
+def test_an_update_in_float16_is_chainers(make):
+    def compute():
+        parameter = chainer.Parameter(np.linspace(-1, 1, 12, dtype='e').reshape(3, 4))
+        link = chainer.Link()
+        with link.init_scope():
+            link.W = parameter
+        optimizer = make().setup(link)
+        for i in range(3):
+            link.W.grad = (i + link.W.array).astype('e')
+            optimizer.update()
+        return [link.W.array]
+    stock, fast = both(compute)
+    np.testing.assert_array_equal(*stock, *fast)
 
 
 # Whole networks
@@ -527,37 +381,6 @@ def test_a_network_in_float32_errs_no_more_than_stock():
     assert min(errors['fast']) <= 1.5 * min(errors['stock']) < 1e-4
 
 
-def test_second_order_gradients():
-    random = np.random.RandomState(0)
-    x, W = random.normal(size=(4, 3, 8, 8)), random.normal(size=(6, 3, 3, 3))
-    gamma, beta = random.normal(size=(2, 6))
-
-    def compute():
-        inputs = [chainer.Variable(array) for array in (channels_last(x), W, gamma, beta)]
-        h = F.convolution_2d(inputs[0], inputs[1], stride=1, pad=1)
-        h = F.relu(F.batch_normalization(h, *inputs[2:]))
-        h = F.max_pooling_2d(h, 3, 2)
-        y = F.sum(F.average_pooling_2d(h, h.shape[2:]) ** 2)
-        first = chainer.grad([y], inputs, enable_double_backprop=True)
-        second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)
-        return [g.array for g in (*first, *second)]
-    assert_same(*both(compute), 'd')
-
-
-@pytest.mark.parametrize('kind', 'AB')
-def test_second_order_gradients_of_a_bottleneck(kind):
-    x = np.random.RandomState(1).normal(size=(3, 6, 5, 5))
-
-    def compute():
-        block = bottleneck(kind, 'd')
-        inputs = [chainer.Variable(x), *(p for _, p in sorted(block.namedparams()))]
-        y = F.sum(block(inputs[0]) ** 2)
-        first = chainer.grad([y], inputs, enable_double_backprop=True)
-        second = chainer.grad([sum(F.sum(g ** 2) for g in first)], inputs)
-        return [g.array for g in (*first, *second)]
-    assert_same(*both(compute), 'd')
-
-
 def test_the_models_that_both_engines_save_are_the_same_files(tmp_path):
     model = classifier('f')
     lay_out_weights(model)
@@ -572,7 +395,7 @@ def test_the_models_that_both_engines_save_are_the_same_files(tmp_path):
         assert all(array.flags.c_contiguous for array in npz.values())
 
 
-def test_weights_lie_channels_last_and_stay_so_when_loaded_and_copied(tmp_path):
+def test_weights_are_channels_last_and_stay_so_when_loaded_and_copied(tmp_path):
     model = classifier('f')
     engine.use('fast', model)
     chainer.serializers.save_npz(str(tmp_path / 'a.npz'), model)
@@ -582,6 +405,44 @@ def test_weights_lie_channels_last_and_stay_so_when_loaded_and_copied(tmp_path):
 
 
 # The switch and the process
+
+@pytest.fixture
+def owner(monkeypatch):
+    """A class with a method to replace, which then is the only one that is replaced."""
+    class Owner:
+        def method(self, *args, **kwargs):
+            return 'stock', args, kwargs
+    monkeypatch.setattr(engine.seam, 'REPLACEMENTS', [])
+    return Owner
+
+
+def test_a_case_that_is_not_covered_is_chainers_with_the_same_arguments(owner):
+    @engine.seam.replaces(owner, 'method')
+    def method(self, x, **options):
+        return NotImplemented if options else ('ours', x)
+    with engine.replaced():
+        assert owner().method(1) == ('ours', 1)
+        assert owner().method(1, stock=2) == ('stock', (1,), {'stock': 2})
+    assert owner().method(1) == ('stock', (1,), {})
+
+
+def test_a_function_that_wraps_chainers_is_handed_it(owner):
+    @engine.seam.wraps_stock(owner, 'method')
+    def method(stock, self, x):
+        return 'around', stock(self, x + 1)
+    with engine.replaced():
+        assert owner().method(1) == ('around', ('stock', (2,), {}))
+    assert owner().method(1) == ('stock', (1,), {})
+
+
+def test_nothing_of_the_gpu_is_imported_before_one_is_used():
+    found = in_process('''if True:
+        import sys, chainer, engine
+        engine.use('fast', chainer.links.Linear(2, 3), graph=True)
+        print([name for name in sys.modules if name.startswith('engine.gpu')])
+        ''')
+    assert found == '[]'
+
 
 def test_switching_off_leaves_chainer_as_it_was():
     functions = [getattr(owner, name) for owner, name, _, _ in engine.seam.REPLACEMENTS]
@@ -651,6 +512,6 @@ def test_the_environment_is_prepared_before_numpy_and_the_users_stays(monkeypatc
 
 
 @pytest.mark.parametrize('script', ['train_baseline', 'train_manifoldmixup'])
-def test_the_scripts_prepare_it(script):
+def test_the_scripts_import_the_engine_before_numpy(script):
     order = in_process(f'import sys, {script}; print(*sys.modules)').split()
     assert order.index('engine.environment') < order.index('numpy')

@@ -1,4 +1,4 @@
-"""What can be said of the GPU's code without one: kernels compile, and cuDNN makes the plans.
+"""What can be tested of the GPU code without a GPU: kernels compile, and cuDNN makes the plans.
 
 Needs requirements-gpu.txt, and is skipped without it.  cuDNN asks for the driver's library, which
 only a machine with a GPU has; an empty one stands in, for nothing is run.
@@ -125,7 +125,7 @@ def convolutions():
 
 
 def odd_convolutions():
-    """Of few channels, with filters, strides and padding of all kinds."""
+    """Convolutions of few channels, with kernels, strides and padding of all kinds."""
     random = np.random.RandomState(0)
     found = []
     for _ in range(30):
@@ -141,7 +141,7 @@ def odd_convolutions():
 
 @pytest.mark.parametrize('name', DEVICES)
 def test_cudnn_makes_every_plan(real_cupy, tmp_path, name):
-    """As it does by itself, deterministic, and without TF32; of float16 too."""
+    """With no demands, deterministic, and without TF32; for float32 and float16."""
     shapes = [*convolutions(), *odd_convolutions()]
     stub = tmp_path / 'libcuda.c'
     stub.write_text('\n'.join(f'int {name}(void) {{ return 3; }}' for name in NEEDED))

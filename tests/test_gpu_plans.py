@@ -1,4 +1,4 @@
-"""Which plan of cuDNN's is taken, and what if one cannot be had; on a simulated GPU."""
+"""Which of cuDNN's plans a convolution takes, also if some fail; on a simulated GPU."""
 import weakref
 
 import chainer
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.gpu import cudnn_interface
-from tests.test_gpu_engine import normal, on_gpu
+from tests.test_operations import GPU, by_engine, normal
 
 pytestmark = pytest.mark.gpu
 X, W = normal(2, 3, 8, 8), normal(5, 3, 3, 3)
@@ -15,7 +15,7 @@ X, W = normal(2, 3, 8, 8), normal(5, 3, 3, 3)
 
 @pytest.fixture
 def cudnn():
-    """The simulated one, of which each operation has plans 1 and 2; 0 is not supported."""
+    """The simulated cuDNN: each operation has plans 1 and 2, and 0, which is not supported."""
     module = cudnn_interface.load()
     if not hasattr(module, 'FAILURES'):
         pytest.skip('needs a cuDNN that can be made to fail')
@@ -28,27 +28,27 @@ def cudnn():
 
 
 def convolve(cudnn, autotune):
-    """The numbers of the plans that a convolution executes."""
+    """The numbers of the plans that a convolution executes, in order."""
     del cudnn.PLANS[:]
     with chainer.using_config('autotune', autotune):
-        y, = on_gpu(lambda *arrays: [F.convolution_2d(*arrays).array], X, W)
+        y, = by_engine(GPU, lambda *arrays: [F.convolution_2d(*arrays).array], X, W)
     np.testing.assert_allclose(y, F.convolution_2d(X, W).array, atol=1e-4)
     return [number for _, number in cudnn.PLANS]
 
 
-def test_without_a_search_it_is_the_first_that_is_supported(cudnn):
+def test_without_autotune_the_first_supported_plan_is_taken(cudnn):
     assert convolve(cudnn, False) == [1]
 
 
 @pytest.mark.parametrize('slow', [1, 2])
-def test_the_fastest_is_found_once_if_it_is_asked_for(cudnn, slow):
+def test_with_autotune_the_fastest_plan_is_measured_once(cudnn, slow):
     """Each is done once before it is measured twice."""
     cudnn.SECONDS[slow] = .01
     assert convolve(cudnn, True) == 21 * [1] + 21 * [2] + [3 - slow]
     assert convolve(cudnn, True) == [3 - slow]
 
 
-def test_a_gpu_is_kept_waiting_until_all_that_is_measured_is_queued(cudnn):
+def test_a_gpu_is_kept_busy_until_everything_to_be_measured_is_queued(cudnn):
     import cupy
     del cupy.LOG[:]
     convolve(cudnn, True)
@@ -60,18 +60,18 @@ def test_a_gpu_is_kept_waiting_until_all_that_is_measured_is_queued(cudnn):
 
 @pytest.mark.parametrize('stage', ['build', 'execute'])
 @pytest.mark.parametrize('error', [RuntimeError, MemoryError])
-def test_one_that_fails_is_not_the_fastest(cudnn, stage, error):
+def test_a_plan_that_fails_is_not_the_fastest(cudnn, stage, error):
     cudnn.FAILURES[stage, 1] = error('out of order')
     assert convolve(cudnn, True)[-1] == 2
 
 
 @pytest.mark.parametrize('error', [RuntimeError, MemoryError])
-def test_one_that_cannot_be_built_is_not_the_first(cudnn, error):
+def test_a_plan_that_cannot_be_built_is_not_the_first(cudnn, error):
     cudnn.FAILURES['build', 1] = error('out of order')
     assert convolve(cudnn, False) == [2]
 
 
-def test_one_for_which_there_is_no_memory_is_not_the_fastest(cudnn, monkeypatch):
+def test_a_plan_for_which_there_is_no_memory_is_not_the_fastest(cudnn, monkeypatch):
     import cupy
     given = cupy.cuda.Memory
 
@@ -85,7 +85,7 @@ def test_one_for_which_there_is_no_memory_is_not_the_fastest(cudnn, monkeypatch)
 
 
 @pytest.mark.parametrize('fails', [False, True])
-def test_only_the_fastest_keeps_memory(cudnn, monkeypatch, fails):
+def test_only_the_fastest_plan_keeps_its_workspace(cudnn, monkeypatch, fails):
     import cupy
     from engine.gpu import plans
     given, made = cupy.cuda.Memory, []
@@ -114,14 +114,14 @@ REFUSED = (r'^cuDNN has no plan for fprop of x \(2, 8, 8, 3\), W \(5, 3, 3, 3\),
 @pytest.mark.parametrize('failures, reason', [
     ({('check_support',): 'not\n    on this one'}, 'not on this one'),
     ({('build', 1): 'no', ('build', 2): 'never'}, 'never')])
-def test_where_there_is_none_the_error_says_for_what_and_why(cudnn, autotune, failures, reason):
+def test_the_error_where_there_is_no_plan_says_for_what_and_why(cudnn, autotune, failures, reason):
     cudnn.FAILURES.update({
         what: cudnn.cudnnGraphNotSupportedError(why) for what, why in failures.items()})
     with pytest.raises(RuntimeError, match=REFUSED.format(reason)):
         convolve(cudnn, autotune)
 
 
-def test_where_all_fail_while_they_are_measured_that_is_an_error(cudnn):
+def test_it_is_an_error_if_all_plans_fail_while_they_are_measured(cudnn):
     cudnn.FAILURES.update({('execute', number): RuntimeError('no luck') for number in (1, 2)})
     with pytest.raises(RuntimeError, match=REFUSED.format('no luck')):
         convolve(cudnn, True)
