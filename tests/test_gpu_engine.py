@@ -126,7 +126,7 @@ def test_a_float32_step_of_resnet50_is_as_near_to_float64_as_stock_chainers(stem
 
 
 def test_a_mixed16_step_is_as_near_to_float64_as_stock_chainers():
-    """Of a few layers: gradients of ResNet-50 on a few images are noise in float16."""
+    """A network of a few layers: gradients of ResNet-50 on a few images are noise in float16."""
     # Rounding to float16, which is in the same places, hides in which order float32 is added.
     assert_as_near_to_float64(Network, 16, chainer.mixed16, 1e-3, 1.5)
 
