@@ -1,11 +1,11 @@
 """A folder's small files as one archive, made anew from time to time."""
-import contextlib
 import io
 import os
 import tarfile
 import threading
 import time
 
+from experiment.atomic_file import new_file
 from experiment.errors import Invalid
 
 LEFT_OUT, SNAPSHOT = '.npz', 'snapshot_iter_'  # weights are what is large
@@ -43,16 +43,13 @@ class Archive:
                 print(error, flush=True)
 
     def write(self):
-        """Write it under another name first: whoever fetches it never gets half of one."""
-        unfinished = f'{self.path}.unfinished'
+        """Write the archive anew; whoever fetches it never gets half of one."""
         try:
-            with tarfile.open(unfinished, 'w:gz') as archive:
+            with new_file(self.path) as file, \
+                    tarfile.open(fileobj=file, mode='w:gz') as archive:
                 for path in self.files():
                     add(archive, path, os.path.relpath(path, os.path.dirname(self.folder)))
-            os.replace(unfinished, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(unfinished)
             raise Invalid(f'--archive: {self.path} cannot be written ({error.strerror}); the '
                           f'results so far are in {self.folder}') from None
 

@@ -15,7 +15,6 @@ import pickle
 import re
 import sys
 import tarfile
-import tempfile
 import typing
 import urllib.error
 import urllib.request
@@ -24,6 +23,7 @@ import numpy as np
 import tqdm
 from chainer.dataset import download
 
+from experiment.atomic_file import new_file
 from experiment.errors import Invalid
 
 URL = 'https://www.cs.toronto.edu/~kriz/'
@@ -85,7 +85,7 @@ def load(name, archive=None):
         print(f'{archive} has another checksum than the official {cifar.archive}: '
               "read without running anything in it, not kept in Chainer's cache", file=sys.stderr)
     elif not os.path.exists(cached):
-        with new_file(cached) as file:
+        with cache_file(cached) as file:
             np.savez(file, **arrays)
     return arrays
 
@@ -224,7 +224,7 @@ def fetch(cifar):
     if os.path.exists(path):
         verify(path, cifar, f'{path}, downloaded from {url},', 'delete it and try again')
     else:
-        with new_file(path) as file:
+        with cache_file(path) as file:
             retrieve(url, file)
             file.flush()
             verify(file.name, cifar, f'what {url} gave', 'try again')
@@ -273,16 +273,12 @@ def sha256(path):
 
 
 @contextlib.contextmanager
-def new_file(path):
-    """A file that appears at ``path`` when it is complete, and not at all on an error."""
-    folder = os.path.dirname(path)
+def cache_file(path):
+    """Open a new file of Chainer's dataset folder, which appears when it is complete."""
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            name = os.path.join(temporary, os.path.basename(path))
-            with open(name, 'wb') as file:
-                yield file
-            os.replace(name, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with new_file(path) as file:
+            yield file
     except OSError as error:
         raise Invalid(f'{path} cannot be written ({error.strerror or error}): '
                       'set CHAINER_DATASET_ROOT to a folder that can') from None

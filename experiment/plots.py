@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiment.atomic_file import new_file
+
 CURVES = {'main': 'training', 'validation/main': 'validation'}
 
 
@@ -60,6 +62,5 @@ def plot(log, quantity, path):
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = path + '.tmp'
-    figure.savefig(temporary, format='png', dpi=100)
-    os.replace(temporary, path)
+    with new_file(path) as file:
+        figure.savefig(file, format='png', dpi=100)

@@ -9,9 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
-import tempfile
 
 import engine
+from experiment.atomic_file import new_file
 from experiment.errors import Invalid
 
 # Options that may change when a run is resumed: none of them alters what it computes, but for
@@ -154,15 +154,16 @@ def commit():
 
 
 def write_json(path, value):
-    """Write under a temporary name, then rename: a reader never sees half a file."""
-    directory, name = os.path.split(path)
+    """Write a value as JSON, in a folder that is made where it is missing.
+
+    Raises:
+        Invalid: If the file cannot be written.
+    """
     try:
-        os.makedirs(directory, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', dir=directory, prefix=name, delete=False) as file:
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        with new_file(path, 'w') as file:
             json.dump(value, file, indent=2)
             file.write('\n')
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
     except OSError as error:
         raise Invalid(f'--out: {path} cannot be written ({error.strerror}); name another '
                       'directory') from None
