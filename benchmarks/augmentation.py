@@ -22,7 +22,7 @@ for variable in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
 import numpy as np  # noqa: E402
 
 from experiment.augmentation import AUGMENTATIONS  # noqa: E402
-from experiment.converter import BatchConverter, Normalization  # noqa: E402
+from experiment.batches import BatchConverter, Normalization  # noqa: E402
 from experiment.dataset import LabeledImages  # noqa: E402
 from experiment.device import cpu_model  # noqa: E402
 

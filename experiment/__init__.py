@@ -1,7 +1,7 @@
 """What both scripts do alike: options, data, augmentation, optimizer, trainer, run directory."""
 import engine  # before NumPy, hence before Chainer
 from experiment.augmentation import AUGMENTATIONS
-from experiment.converter import BatchConverter, Normalization
+from experiment.batches import BatchConverter, Normalization
 from experiment.dataset import load as load_dataset
 from experiment.device import use_device
 from experiment.errors import one_line_errors

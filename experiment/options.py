@@ -8,7 +8,7 @@ from experiment.augmentation import AUGMENTATIONS
 from experiment.device import DTYPES
 from experiment.errors import Invalid
 from experiment.optimizer import OPTIMIZERS, SCHEDULES
-from experiment.converter import NORMALIZATIONS
+from experiment.batches import NORMALIZATIONS
 
 # What --recipe decides where the option itself is not given.
 RECIPES = {

@@ -10,7 +10,7 @@ from chainercv import transforms
 from hypothesis import given, settings, strategies as st
 
 from experiment.augmentation import AUGMENTATIONS, Blog, NoAugmentation, Standard
-from experiment.converter import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
+from experiment.batches import NORMALIZATIONS, BatchConverter, Normalization, channel_statistics
 from experiment.dataset import LabeledImages
 from tests.conftest import ROOT
 

@@ -1,17 +1,20 @@
-"""From indices to the batch that the network sees: gathered, augmented and normalised at once."""
+"""Batches as the network sees them: gathered, augmented and normalised, on a CPU or a GPU."""
+import os
+
 import chainer
 import numpy as np
+from chainer.backends import cuda
 
 from experiment import augmentation as augmentations
-from experiment.gpu_batches import GPUBatches
 
-# Of ImageNet, in the order blue, green, red: chainer.links.model.vision.resnet.prepare.
-CAFFE_MEAN = (103.063, 115.903, 123.152)
 NORMALIZATIONS = ('unit', 'standard', 'caffe')
+# ImageNet's mean in the order blue, green, red: chainer.links.model.vision.resnet.prepare.
+CAFFE_MEAN = (103.063, 115.903, 123.152)
+THREADS = 256  # of a block
 
 
 class Normalization:
-    """Pixels as the network sees them, one factor and one offset a channel.
+    """Scales pixels to what the network sees, by one factor and one offset for each channel.
 
     Args:
         name: 'unit' scales to [0, 1].  'standard' scales to [0, 1] and then to mean 0 and
@@ -38,12 +41,12 @@ class Normalization:
         self.shift = shift.astype(np.float32).reshape(3, 1, 1)
 
     def __call__(self, images):
-        """Of uint8 ``(B, 3, H, W)``: float32 of the same shape."""
+        """Normalise uint8 images ``(B, 3, H, W)`` into a new float32 array of the same shape."""
         n, *shape = images.shape
         if self.reverse:
             images = images[:, ::-1]
         images = images.astype(np.float32, order='C')
-        # By eights: NumPy is twice as fast as when it starts anew for every channel.
+        # Eight images at a time: NumPy is twice as fast as when it starts anew for every channel.
         scale, shift = (np.broadcast_to(a, (8, *shape)).copy()
                         for a in (self.scale, self.shift))
         rest = n % 8
@@ -77,10 +80,10 @@ def channel_statistics(images):
 
 
 class BatchConverter(chainer.dataset.Converter):
-    """Converts a list of indices into a batch; stands where ``concat_examples`` does.
+    """A converter from a list of indices to a batch; stands where ``concat_examples`` does.
 
-    To a GPU the images are sent once, at the first batch, as uint8; every batch is then made there
-    by one kernel, with the same pixels.
+    The images go to a GPU once, at the first batch, as uint8; every batch is then made there by
+    one kernel, with the same pixels.
 
     Args:
         dataset: a :class:`experiment.dataset.LabeledImages`.
@@ -106,28 +109,69 @@ class BatchConverter(chainer.dataset.Converter):
         """
         device = chainer.get_device('@numpy' if device is None else device)
         indices = np.asarray(batch)
-        if device != self._device:
-            self._make = self._on_gpu(device) if device.xp is not np else self._on_cpu()
-            self._device = device
         draws = self.augmentation.draw(self.random_state, len(indices))
-        return self._make(indices, draws)
-
-    def _on_cpu(self):
-        prepared = self.augmentation.prepare(self.dataset.images)
-
-        def make(indices, draws):
-            images = self.augmentation.apply(prepared, indices, **draws)
-            images = self.normalization(images).astype(chainer.get_dtype(), copy=False)
-            return images, self.dataset.labels[indices]
-        return make
-
-    def _on_gpu(self, device):
         with chainer.using_device(device):
-            batches = GPUBatches(self.dataset, self.normalization, device)
-        size = self.dataset.images.shape[2:]
+            if device != self._device:
+                batches = CPUBatches if device.xp is np else GPUBatches
+                self._batches = batches(self.dataset, self.normalization, self.augmentation)
+                self._device = device
+            return self._batches(indices, draws)
 
-        def make(indices, draws):
-            with chainer.using_device(device):
-                return batches(
-                    indices, self.augmentation.sources(len(indices), *size, **draws))
-        return make
+
+class CPUBatches:
+    """Batches made by NumPy.
+
+    Args:
+        dataset: a :class:`experiment.dataset.LabeledImages`.
+        normalization: a :class:`Normalization`.
+        augmentation: one of :mod:`experiment.augmentation`.
+    """
+
+    def __init__(self, dataset, normalization, augmentation):
+        self.labels = dataset.labels
+        self.normalization = normalization
+        self.augmentation = augmentation
+        self.prepared = augmentation.prepare(dataset.images)
+
+    def __call__(self, indices, draws):
+        """Images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)``.
+
+        Args:
+            indices: integer NumPy array ``(B,)``.
+            draws: what the augmentation has drawn for B images.
+
+        Raises:
+            IndexError: If an index is outside the set.
+        """
+        images = self.normalization(self.augmentation.apply(self.prepared, indices, **draws))
+        return images.astype(chainer.get_dtype(), copy=False), self.labels[indices]
+
+
+class GPUBatches:
+    """Batches made on the current GPU by one kernel each, from the whole set in its memory.
+
+    Arguments and batches are those of :class:`CPUBatches`, but images have channels-last memory.
+    """
+
+    def __init__(self, dataset, normalization, augmentation):
+        self.xp = xp = cuda.cupy
+        self.images, self.labels, self.scale, self.shift = map(xp.asarray, (
+            np.ascontiguousarray(dataset.images), dataset.labels,
+            normalization.scale.ravel(), normalization.shift.ravel()))
+        self.reverse = np.int32(normalization.reverse)
+        self.augmentation = augmentation
+        self.numbers = np.arange(len(dataset))
+        with open(os.path.join(os.path.dirname(__file__), 'batch.cu')) as file:
+            self.kernel = xp.RawKernel(file.read(), 'batch')
+
+    def __call__(self, indices, draws):
+        xp, (channels, h, w) = self.xp, self.images.shape[1:]
+        indices = self.numbers[indices]  # the kernel would read whatever is there
+        n = len(indices)
+        sources = self.augmentation.sources(n, h, w, **draws).reshape(n, 6)
+        sources = np.column_stack([indices, sources]).astype(np.int32)
+        x, t = xp.empty((n, h, w, channels), np.float32), xp.empty(n, np.int32)
+        self.kernel((-(-x.size // THREADS),), (THREADS,), (
+            self.images, self.labels, xp.asarray(sources), self.scale, self.shift, x, t,
+            *map(np.int32, (n, channels, h, w)), self.reverse))
+        return x.transpose(0, 3, 1, 2).astype(chainer.get_dtype(), copy=False), t
