@@ -8,7 +8,7 @@ from experiment.errors import one_line_errors
 from experiment.evaluator import ExactEvaluator
 from experiment.optimizer import setup_optimizer
 from experiment.options import parse_args
-from experiment.pretrained import load_pretrained
+from experiment.model_files import load_pretrained
 from experiment.random_streams import RandomStreams
 from experiment.trainer import extend, start
 

@@ -1,27 +1,20 @@
 """The extensions of a training run, and how it starts, is interrupted and goes on."""
-import functools
 import math
 import signal
 import sys
 
-import chainer
 from chainer import training
 from chainer.training import extensions, triggers
-from chainer.training.extensions import snapshot_writers
 
 import engine
 from experiment import run_directory
-from experiment.background_writer import BackgroundWriter
 from experiment.device import describe
 from experiment.errors import Invalid
 from experiment.estimate import estimate
 from experiment.mixed_precision import MixedPrecision
-from experiment.npz import load_npz
+from experiment.model_files import load_npz, save_npz, snapshot_writer
 from experiment.optimizer import LearningRate
 from experiment.plots import PlotLog
-
-# Weights barely compress, and compressing takes longer than an epoch on a GPU.
-save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
 
 
 def extend(trainer, args, streams):
@@ -46,7 +39,7 @@ def extend(trainer, args, streams):
         extensions.ProgressBar(update_interval=1) if terminal else nothing,
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
-    files = writer(model)  # one after another: a snapshot knows which model is the best one
+    files = snapshot_writer(model)  # one after another: a snapshot knows which model is the best one
     trainer.extend(
         extensions.snapshot_object(model, 'model_best.npz', writer=files), name='best',
         trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
@@ -59,13 +52,6 @@ def extend(trainer, args, streams):
     trainer.extend(
         snapshot, name='snapshot', trigger=(args.snapshot_every or math.inf, 'epoch'))
     trainer.extend(StopOnSignal(snapshot))
-
-
-def writer(model):
-    """Of large files; on a CPU they are written at once, for arrays change as the training goes on.
-    """
-    on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
-    return (BackgroundWriter if on_gpu else snapshot_writers.SimpleWriter)(save_npz)
 
 
 def start(trainer, args, streams, device):

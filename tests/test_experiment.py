@@ -13,7 +13,7 @@ import pytest
 
 import experiment
 from experiment import plots, run_directory
-from experiment.background_writer import BackgroundWriter
+from experiment.model_files import BackgroundWriter
 from experiment.optimizer import LearningRate
 
 
@@ -179,7 +179,7 @@ def test_streams_go_on_from_a_snapshot_where_they_were(tmp_path):
 
     streams = experiment.RandomStreams(1)
     streams.seed_global('weights')
-    experiment.npz.load_npz(path, streams, 'streams')
+    experiment.model_files.load_npz(path, streams, 'streams')
     assert (np.random.normal(), draws(streams)) == expected
 
 
