@@ -16,6 +16,8 @@ from model import ARCHITECTURES
 def main():
     args = experiment.parse_args(__doc__, 'baseline', ARCHITECTURES)
     device = experiment.use_device(args)
+    experiment.use_dtype(args, device)
+    experiment.choose_engine(args, device)  # switched on below, once there is a model
     train, test = experiment.load_dataset(args.dataset, args.data_archive, args.size)
     streams = experiment.RandomStreams(args.seed)
 
@@ -27,24 +29,24 @@ def main():
     model = ManifoldMixupClassifier(network, mixup_hidden=False)
     optimizer = experiment.setup_optimizer(model, args)
 
-    # The iterators give indices, the converters make batches of images and labels of them
+    # The iterators give indices, the converters turn them into batches of images and labels
     train_iter = iterators.SerialIterator(
         range(len(train)), args.batchsize,
         order_sampler=iterators.ShuffleOrderSampler(streams.order))
     test_iter = iterators.SerialIterator(
         range(len(test)), args.batchsize, repeat=False, shuffle=False)
     normalization = experiment.Normalization(args.normalize, train.images)
-    augmentation = experiment.AUGMENTATIONS[args.augment]()
     train_converter = experiment.BatchConverter(
-        train, normalization, augmentation, streams.augmentation)
+        train, normalization, experiment.AUGMENTATIONS[args.augment](), streams.augmentation)
     test_converter = experiment.BatchConverter(test, normalization)
 
     # Training, with an evaluation after each epoch
-    updater = training.updaters.StandardUpdater(
-        train_iter, optimizer, converter=train_converter, device=device)
+    updater = training.updaters.StandardUpdater(train_iter, optimizer, train_converter, device)
+    evaluator = experiment.ExactEvaluator(test_iter, model, test_converter, device)
+    # From here on engine/ computes Chainer's functions; --engine stock leaves them as they are
+    experiment.use_engine(args, model, evaluator)
     trainer = training.Trainer(updater, (args.epoch, 'epoch'), out=args.out)
-    trainer.extend(
-        experiment.ExactEvaluator(test_iter, model, converter=test_converter, device=device))
+    trainer.extend(evaluator)
     experiment.extend(trainer, args, streams)
     experiment.start(trainer, args, streams, device)
     trainer.run()

@@ -2,6 +2,7 @@
 import engine  # before NumPy, hence before Chainer
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import BatchConverter, Normalization
+from experiment.computation import choose_engine, use_dtype, use_engine
 from experiment.dataset import load as load_dataset
 from experiment.device import use_device
 from experiment.errors import one_line_errors
@@ -14,5 +15,5 @@ from experiment.trainer import extend, start
 
 __all__ = [
     'AUGMENTATIONS', 'BatchConverter', 'ExactEvaluator', 'Normalization', 'RandomStreams',
-    'extend', 'load_dataset', 'load_pretrained', 'one_line_errors', 'parse_args',
-    'setup_optimizer', 'start', 'use_device']
+    'choose_engine', 'extend', 'load_dataset', 'load_pretrained', 'one_line_errors', 'parse_args',
+    'setup_optimizer', 'start', 'use_device', 'use_dtype', 'use_engine']

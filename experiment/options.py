@@ -5,7 +5,7 @@ import math
 from engine import ENGINES
 from experiment import run_directory
 from experiment.augmentation import AUGMENTATIONS
-from experiment.device import DTYPES
+from experiment.computation import DTYPES
 from experiment.errors import Invalid
 from experiment.optimizer import OPTIMIZERS, SCHEDULES
 from experiment.batches import NORMALIZATIONS

@@ -6,12 +6,10 @@ import sys
 from chainer import training
 from chainer.training import extensions, triggers
 
-import engine
 from experiment import run_directory
 from experiment.device import describe
 from experiment.errors import Invalid
 from experiment.estimate import estimate
-from experiment.mixed_precision import MixedPrecision
 from experiment.model_files import load_npz, save_npz, snapshot_writer
 from experiment.optimizer import LearningRate
 from experiment.plots import PlotLog
@@ -27,7 +25,8 @@ def extend(trainer, args, streams):
     model = trainer.updater.get_optimizer('main').target.predictor
 
     trainer.extend(LearningRate(args))
-    if args.dtype == 'mixed16':
+    if args.dtype == 'mixed16':  # which only a GPU has, as what this imports
+        from experiment.mixed_precision import MixedPrecision
         trainer.extend(MixedPrecision(trainer.updater.get_optimizer('main')))
     trainer.extend(extensions.LogReport())
     trainer.extend(PlotLog())
@@ -68,11 +67,6 @@ def start(trainer, args, streams, device):
     if args.batchsize > n:
         raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
                       'training set')
-    model = trainer.updater.get_optimizer('main').target
-    engine.use(args.engine, model, graph=args.graph == 'on')
-    if args.graph == 'on':
-        from engine.gpu.evaluation import Evaluation
-        trainer.get_extension('validation').eval_func = Evaluation(model)
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit

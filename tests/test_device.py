@@ -1,4 +1,4 @@
-"""Which device is taken, what is said about it, and what if it does not work."""
+"""The choice of a device, of what computes on it, and the errors where that does not work."""
 import os
 import subprocess
 import sys
@@ -7,14 +7,15 @@ import types
 import chainer
 import numpy as np
 import pytest
+from chainer.functions.activation.relu import ReLU
 
-from experiment import device
+from experiment import computation, device
 from experiment.errors import Invalid
 from tests.conftest import ROOT
 
 
 class Runtime:
-    """Of CUDA on a machine with two GPUs."""
+    """A stand-in for CUDA's runtime on a machine with two GPUs."""
 
     def getDeviceCount(self):
         return 2
@@ -24,7 +25,7 @@ class Runtime:
 
 
 def cupy(product=np.matmul):
-    """As much of CuPy as is asked about a device, by NumPy."""
+    """A stand-in for CuPy that computes by NumPy and has what is asked about a device."""
 
     class Array(np.ndarray):
         def __matmul__(self, other):
@@ -65,8 +66,13 @@ CUDNN = types.SimpleNamespace(backend_version=lambda: 92800)
 
 
 def use(name, engine='auto', graph='auto', dtype='float32', autotune=False):
-    return device.use_device(types.SimpleNamespace(
-        device=name, engine=engine, graph=graph, dtype=dtype, autotune=autotune))
+    """The device that a run gets, chosen as both scripts do."""
+    args = types.SimpleNamespace(
+        device=name, engine=engine, graph=graph, dtype=dtype, autotune=autotune)
+    chosen = device.use_device(args)
+    computation.use_dtype(args, chosen)
+    computation.choose_engine(args, chosen)
+    return chosen
 
 
 @pytest.mark.parametrize('gpu, has_cupy', [(False, False), (False, True), (True, False)])
@@ -108,10 +114,11 @@ def test_mixed16_is_chainers_dtype_from_then_on(machine, capsys):
     assert chainer.config.dtype == np.float32
 
 
-def test_numbers_repeat_unless_the_fastest_algorithms_are_wanted(machine):
-    machine(True, True, cupy(), CUDNN)
+def test_numbers_repeat_unless_the_fastest_algorithms_are_wanted():
     for autotune in False, True, False:
-        use('0', 'fast', autotune=autotune)
+        computation.use_engine(
+            types.SimpleNamespace(engine='fast', graph='off', autotune=autotune),
+            chainer.links.Linear(2, 2), None)
         assert chainer.config.autotune == autotune != chainer.config.cudnn_deterministic
 
 
@@ -124,7 +131,7 @@ def test_only_the_fast_engine_on_a_gpu_has_algorithms_to_measure(machine, name, 
 
 def test_mixed16_needs_a_gpu(machine):
     machine(True, True, cupy(), CUDNN)
-    with pytest.raises(Invalid, match='--dtype: given mixed16, valid: float32, but on a GPU'):
+    with pytest.raises(Invalid, match='--dtype: given mixed16, which needs a GPU; valid on a CPU: float32'):
         use('cpu', dtype='mixed16')
 
 
@@ -136,9 +143,10 @@ def test_the_fast_engine_needs_cudnn_on_a_gpu(machine):
 
 
 @pytest.mark.parametrize('name, engine', [('cpu', 'fast'), ('0', 'stock'), ('0', 'auto')])
-def test_a_graph_is_of_the_fast_engine_on_a_gpu(machine, name, engine):
+def test_only_the_fast_engine_on_a_gpu_records_graphs(machine, name, engine):
     machine(True, True, cupy(), CUDNN)
-    with pytest.raises(Invalid, match='--graph: given on, valid: off or auto'):
+    with pytest.raises(Invalid, match='--graph: given on, which needs --engine fast on a GPU; '
+                                      'valid without: off or auto'):
         use(name, engine, 'on')
 
 
@@ -191,6 +199,23 @@ assert ('torch' in sys.modules) == {bool(before)}
 import cudnn, torch
 assert (cudnn.torch is torch) == {bool(before)}
 """], cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(tmp_path)}, check=True)
+
+
+def test_nothing_for_a_gpu_is_imported_without_one():
+    subprocess.run([sys.executable, '-c', """
+import sys
+import experiment
+assert not [name for name in sys.modules if name.startswith('engine.gpu')], sys.modules
+"""], cwd=ROOT, check=True)
+
+
+def test_the_engine_computes_once_it_is_switched_on_and_not_before():
+    args = types.SimpleNamespace(engine='fast', graph='off', autotune=False)
+    stock = ReLU.forward_cpu
+    use('cpu', 'fast')
+    assert ReLU.forward_cpu is stock
+    computation.use_engine(args, chainer.links.Linear(2, 2), None)
+    assert ReLU.forward_cpu is not stock
 
 
 @pytest.mark.gpu
