@@ -153,8 +153,7 @@ def read_run(directory):
     log = read_log(directory / 'log', options['epoch'])
     return Run(
         str(directory), method, method_name(method, options), options['seed'],
-        {option: value for option, value in {'dtype': 'float32', **options}.items()  # older: none
-         if option not in NOT_COUNTED},
+        {option: value for option, value in options.items() if option not in NOT_COUNTED},
         np.array([100 * entry['validation/main/accuracy'] for entry in log]),
         seconds_per_epoch([entry['elapsed_time'] for entry in log]),
         read_starts(record), not is_number(log[-1].get('main/loss', 0)))

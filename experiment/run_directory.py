@@ -54,8 +54,7 @@ def check_same_run(args):
     try:
         with open(path) as file:
             record = json.load(file)
-        before = {'method': record['method'], 'dtype': 'float32',  # older records name none
-                  **record['options']}
+        before = {'method': record['method'], **record['options']}
     except FileNotFoundError:
         raise Invalid(f'--resume: {args.out} holds no run; name its directory by --out') from None
     except (OSError, ValueError, KeyError, TypeError):
