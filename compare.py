@@ -13,15 +13,15 @@ import dataclasses
 import io
 import json
 import math
-from pathlib import Path
 import statistics
 import sys
 import tempfile
+from pathlib import Path
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 import numpy as np
 import scipy.stats
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 # What may differ within a group: the mixup, the seed, what computed a run and where its files lie.

@@ -7,7 +7,7 @@
 
 train_baseline.py is the same without the mixup; compare.py compares the runs of both.
 """
-import experiment
+import experiment  # isort: skip  # before NumPy: its OpenBLAS reads once what engine/ sets
 from chainer import iterators, training
 
 from mixup import ManifoldMixupClassifier

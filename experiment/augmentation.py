@@ -14,7 +14,6 @@ the :class:`numpy.random.RandomState` that they are given.  An augmentation has 
 """
 import numpy as np
 
-
 IDENTITY = np.eye(3, dtype=int)
 
 

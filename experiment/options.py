@@ -5,10 +5,10 @@ import math
 from engine import ENGINES
 from experiment import run_directory
 from experiment.augmentation import AUGMENTATIONS
+from experiment.batches import NORMALIZATIONS
 from experiment.computation import DTYPES
 from experiment.errors import Invalid
 from experiment.optimizer import OPTIMIZERS, SCHEDULES
-from experiment.batches import NORMALIZATIONS
 
 # What --recipe decides where the option itself is not given.
 RECIPES = {

@@ -9,8 +9,8 @@ import experiment
 import experiment.pairs
 import train_baseline
 import train_manifoldmixup
-from model import ARCHITECTURES, BaseResNet50
 from experiment.options import parse_args
+from model import ARCHITECTURES, BaseResNet50
 
 
 def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):

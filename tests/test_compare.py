@@ -1,14 +1,14 @@
 """compare.py, run as a user does: what it computes, says, draws and refuses."""
 import io
 import json
-from pathlib import Path
 import subprocess
 import sys
+from pathlib import Path
 
-from matplotlib import colors, image
 import numpy as np
 import pytest
 import scipy.stats
+from matplotlib import colors, image
 
 import compare
 

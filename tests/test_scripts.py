@@ -8,16 +8,16 @@ import subprocess
 import sys
 import time
 
-import engine
 import chainer
 import numpy as np
 import pytest
 
+import engine
 import experiment
 import train_baseline
 import train_manifoldmixup
-from model import ResNet50
 from experiment.dataset import load
+from model import ResNet50
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = {'baseline': train_baseline, 'manifoldmixup': train_manifoldmixup}
