@@ -37,7 +37,7 @@ best*: best epoch, chosen on the test data; it flatters every row, so no verdict
 
 
 class Invalid(ValueError):
-    """What was given cannot be compared; the message says what it was and what to do."""
+    """Something given cannot be compared; the message says what it was and what to do."""
 
 
 @dataclasses.dataclass
@@ -284,7 +284,7 @@ def summarize(group):
 
 
 def title(setting, settings):
-    """What a group is, and how it differs from the others: 'dataset cifar10, arch …'."""
+    """The heading of a group, and its differences from the others: 'dataset cifar10, arch …'."""
     options = {option: None for each in settings for option in each}  # all of them, in order
     shown = [option for option in options if option in ('dataset', 'arch', 'epoch')
              or len({str(each.get(option, 'not recorded')) for each in settings}) > 1]
@@ -376,7 +376,7 @@ def write(out, contents):
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a misused command line as every other error: in one line."""
+    """An ArgumentParser that reports a misused command line like every other error, in a line."""
 
     def error(self, message):
         raise Invalid(f'{message}; see --help')

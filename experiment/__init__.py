@@ -1,4 +1,32 @@
-"""What both scripts do alike: options, data, augmentation, optimizer, trainer, run directory."""
+"""The parts of an experiment that both scripts share.
+
+Before the training
+    options         the command line: every option once, with its default
+    errors          Invalid, and its one line on stderr
+    device          which device, and whether it works
+    computation     dtype, engine, CUDA graphs, cuDNN's algorithms
+    random_streams  four random streams from one seed
+
+Data
+    dataset         the sets as plain arrays; cifar reads CIFAR's archives and Chainer's cache
+    augmentation    random changes to a batch of images, as chainercv defines them
+    batches         normalisation, and batches on a CPU or a GPU (batch.cu)
+
+Training
+    optimizer       optimizer, weight decay, schedule of the learning rate
+    evaluator       exact validation figures
+    trainer         extensions; start, interruption and resumption of a run
+    mixed_precision what a mixed16 run adds to snapshots and logs
+    estimate        how long a run would take
+
+Files
+    run_directory   run.json, and when a directory may be used
+    plots           loss.png and accuracy.png
+    model_files     models, snapshots and pretrained weights
+    atomic_file     files that appear whole or not at all
+
+pairs is a program: it trains both methods for several seeds and compares them.
+"""
 import engine  # isort: skip  # noqa: F401  # before NumPy: its OpenBLAS reads once what this sets
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import BatchConverter, Normalization

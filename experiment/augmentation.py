@@ -1,16 +1,16 @@
-"""Training images changed at random, a whole batch at once.
+"""Random changes to training images, a whole batch at once.
 
 chainercv's transforms define what each augmentation means; here they work on batches and draw from
-the :class:`numpy.random.RandomState` that they are given.  An augmentation has three methods:
+the :class:`numpy.random.RandomState` that they are given.  An augmentation has four methods:
 
 - ``prepare(images)``, once for a data set: uint8 ``(N, 3, H, W)`` in, what ``apply`` reads out;
 - ``draw(random_state, n)``, for ``n`` images: the random choices, a dictionary of NumPy arrays of
   shape ``(n,)``.  They are drawn on the CPU, so that every device sees the same images;
-- ``apply(prepared, indices, **draws)``: the chosen images as they are to be seen, uint8
-  ``(n, 3, H, W)``, a new array.  ``indices`` is an integer NumPy array of shape ``(n,)``;
-- ``sources(n, height, width, **draws)``: the same said otherwise, for a GPU: an integer array
+- ``apply(prepared, indices, **draws)``, on a CPU: the augmented images, uint8 ``(n, 3, H, W)``, a
+  new array.  ``indices`` is an integer NumPy array of shape ``(n,)``;
+- ``sources(n, height, width, **draws)``, for a GPU: the same augmentation as an integer array
   ``(n, 2, 3)`` of matrices that take ``(row, column, 1)`` of a pixel to the row and column of the
-  original where it comes from.  What comes from outside is black.
+  original image where it comes from.  What comes from outside is black.
 """
 import numpy as np
 
@@ -18,7 +18,7 @@ IDENTITY = np.eye(3, dtype=int)
 
 
 def flips(y_flip, x_flip, height, width):
-    """The matrices ``(n, 3, 3)`` of mirrored images."""
+    """Return the matrices ``(n, 3, 3)`` that mirror the chosen images, as in ``sources``."""
     matrices = np.tile(IDENTITY, (len(x_flip), 1, 1))
     for axis, (chosen, size) in enumerate([(y_flip, height), (x_flip, width)]):
         matrices[chosen, axis, axis] = -1
@@ -27,7 +27,7 @@ def flips(y_flip, x_flip, height, width):
 
 
 class NoAugmentation:
-    """The images as they are; draws nothing."""
+    """Leaves the images as they are and draws nothing."""
 
     def prepare(self, images):
         return images
@@ -77,7 +77,7 @@ class Standard(NoAugmentation):
     pad = 4
 
     def prepare(self, images):
-        """Every crop of every image, as a view ``(N, 9, 9, 3, H, W)`` of the padded images."""
+        """Return every crop of every image, a view ``(N, 9, 9, 3, H, W)`` of the padded images."""
         border = (self.pad, self.pad)
         padded = np.pad(images, ((0, 0), (0, 0), border, border))
         crops = np.lib.stride_tricks.sliding_window_view(padded, images.shape[2:], axis=(2, 3))

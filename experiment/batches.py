@@ -57,10 +57,10 @@ class Normalization:
 
 
 def channel_statistics(images):
-    """Mean and population standard deviation of each channel, in the units 0..255.
+    """Return mean and population standard deviation of each channel, in the units 0..255.
 
-    Exact sums of the integers, so the same on every machine.  A channel that is the same
-    everywhere counts as having standard deviation 1.
+    The integers are summed exactly, so the result is the same on every machine.  A channel that is
+    constant counts as having standard deviation 1.
 
     Args:
         images: uint8 ``(N, 3, H, W)``, NumPy.
@@ -101,11 +101,12 @@ class BatchConverter(chainer.dataset.Converter):
         self._device = None
 
     def __call__(self, batch, device=None):
-        """Images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)`` on the device.
+        """Return images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)``.
 
         Args:
             batch: a sequence of integers in ``[0, N)``.
-            device: a :class:`chainer.backend.Device` or its name; None means the CPU.
+            device: where the batch is made, a :class:`chainer.backend.Device` or its name; None
+                means the CPU.
         """
         device = chainer.get_device('@numpy' if device is None else device)
         indices = np.asarray(batch)
@@ -134,7 +135,7 @@ class CPUBatches:
         self.prepared = augmentation.prepare(dataset.images)
 
     def __call__(self, indices, draws):
-        """Images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)``.
+        """Return images ``(B, 3, H, W)`` of Chainer's dtype and labels int32 ``(B,)``.
 
         Args:
             indices: integer NumPy array ``(B,)``.

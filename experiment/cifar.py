@@ -32,13 +32,13 @@ LIMIT = 1 << 28  # bytes, of an archive and of what it unpacks to (CIFAR's: 163 
 
 
 class Cifar(typing.NamedTuple):
-    """Where one of the two sets is found and how its archive is laid out."""
+    """One of the two sets: where it is found and how its archive is laid out."""
 
     name: str
     n_class: int
     archive: str
     sha256: str
-    train: typing.Tuple[str, ...]
+    train: tuple[str, ...]
     test: str
     labels: str
 
@@ -57,9 +57,10 @@ CIFAR = {
 
 
 def load(name, archive=None):
-    """The arrays of CIFAR-10 or CIFAR-100.
+    """Read CIFAR-10 or CIFAR-100.
 
-    From ``archive`` if it is given, otherwise from Chainer's cache, otherwise downloaded into it.
+    The source is ``archive`` if it is given, else Chainer's cache, which is filled by a download
+    if need be.
 
     Args:
         name (str): 'cifar10' or 'cifar100'.
@@ -91,7 +92,7 @@ def load(name, archive=None):
 
 
 def read_cache(path, cifar):
-    """What :func:`load` returns, from a file that Chainer or :func:`load` made."""
+    """Read the arrays that :func:`load` returns from a file that it or Chainer made."""
     try:
         with open(path, 'rb') as file:
             npz = np.load(file, allow_pickle=False)
@@ -105,6 +106,7 @@ def read_cache(path, cifar):
 
 
 def check(images, labels, cifar):
+    """Raise ValueError unless the arrays are images and labels of the set."""
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072 or not len(images):
         raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 (N, 3072)')
     if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
@@ -116,7 +118,7 @@ def check(images, labels, cifar):
 # The archive
 
 def read_archive(path, cifar):
-    """What :func:`load` returns, from an archive of the official layout, trusted in nothing."""
+    """Read the arrays that :func:`load` returns from an archive, which is not trusted."""
     try:
         with gzip.open(path) as file:
             content = file.read(LIMIT + 1)
@@ -138,7 +140,7 @@ def read_archive(path, cifar):
 
 
 def read_batch(tar, member, cifar):
-    """Images and labels of one pickle of an archive; an error names the pickle."""
+    """Read images and labels from one pickle of an archive; an error names the pickle."""
     try:
         info = tar.getmember(member)
     except KeyError:
@@ -157,7 +159,7 @@ def read_batch(tar, member, cifar):
 
 
 class PickledDtype:
-    """Stands for ``numpy.dtype`` in a pickle: an integer type."""
+    """A stand-in for ``numpy.dtype`` in a pickle, of integers alone."""
 
     def __init__(self, code, align=False, copy=False):
         if not re.fullmatch('[iu][1248]', code):
@@ -170,18 +172,19 @@ class PickledDtype:
 
 
 class PickledArray:
-    """Stands for an array in a pickle, and what unpickling one would call."""
+    """A stand-in for an array in a pickle, and for what unpickling one would call."""
 
     def __init__(self, *reconstruct):
-        """As ``numpy.core.multiarray._reconstruct``: an array that its state will replace."""
+        """Stand for ``numpy.core.multiarray._reconstruct``, whose array the state replaces."""
 
     def __setstate__(self, state):
         _, self.shape, self.dtype, self.fortran, self.data = state
 
 
 class PickledBuffer(PickledArray):
+    """A stand-in for ``numpy.core.numeric._frombuffer``, which makes arrays in protocol 5."""
+
     def __init__(self, data, dtype, shape, order):
-        """As ``numpy.core.numeric._frombuffer``, of pickle protocol 5."""
         self.__setstate__((1, shape, dtype, order == 'F', data))
 
 
@@ -205,7 +208,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def as_array(value):
-    """An array from a PickledArray or a list of integers."""
+    """Make an array from a PickledArray or a list of integers."""
     if not isinstance(value, PickledArray):
         return np.array(value)
     data = value.data.encode('latin-1') if isinstance(value.data, str) else value.data
@@ -216,7 +219,7 @@ def as_array(value):
 # The download
 
 def fetch(cifar):
-    """Path of the official archive, its checksum verified; downloaded unless Chainer has it."""
+    """Return the path of the official archive, verified; it is downloaded unless Chainer has it."""
     url = URL + cifar.archive
     # chainer.dataset.cached_download looks for it there.
     path = os.path.join(download.get_dataset_root(), '_dl_cache',
@@ -232,6 +235,7 @@ def fetch(cifar):
 
 
 def verify(path, cifar, what, remedy):
+    """Raise Invalid unless a file has the checksum of the official archive."""
     found = sha256(path)
     if found != cifar.sha256:
         raise Invalid(f'{what} is not the official archive (its sha256 is {found}, not '
@@ -260,7 +264,7 @@ def retrieve(url, file):
 # Files
 
 def sha256(path):
-    """Of the file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content in hexadecimal."""
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:

@@ -32,13 +32,14 @@ class LabeledImages:
 
 
 def load(name, archive=None, size=32):
-    """The training set and the test set.
+    """Load the training set and the test set.
 
     Args:
         name (str): 'cifar10', 'cifar100', 'digits', or a folder that holds ``train/CLASS/IMAGE``
             and ``test/CLASS/IMAGE``.
         archive (str): an archive of CIFAR to read instead of the cache or the network.
-        size (int): height and width in pixels, of a folder's images; the others are 32 x 32.
+        size (int): height and width in pixels to which a folder's images are resized; those of
+            the other sets are 32 x 32.
 
     Returns:
         Two :class:`LabeledImages` with the same ``n_class``.
@@ -67,12 +68,12 @@ def load(name, archive=None, size=32):
 
 
 def load_digits():
-    """scikit-learn's 1797 handwritten digits: 1437 to train, 360 to test, of 10 classes.
+    """Load scikit-learn's 1797 handwritten digits: 1437 to train, 360 to test, of 10 classes.
 
-    Every pixel of the 8 x 8 originals becomes a square of 4 x 4, its value 0..16 scaled to 0..255,
-    three times over.  The split is fixed and has every class in proportion.
+    Every pixel of the 8 x 8 originals becomes a square of 4 x 4 in all three channels, its value
+    0..16 scaled to 0..255.  The split is fixed and has every class in proportion.
     """
-    # Slow to import, and only these need it.
+    # scikit-learn is slow to import, and nothing else needs it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     digits = load_digits()
@@ -85,7 +86,7 @@ def load_digits():
 
 
 class Folder(DirectoryParsingLabelDataset):
-    """chainercv's, but transparency is ignored where chainercv asks what to do with it."""
+    """chainercv's data set of a folder, but any transparency of its images is ignored."""
 
     def _get_image(self, i):
         path = self.img_paths[i]
@@ -97,7 +98,7 @@ class Folder(DirectoryParsingLabelDataset):
 
 
 def load_folder(root, size):
-    """Class-per-folder images: see :func:`load`.
+    """Load images that lie in a folder for each class; see :func:`load`.
 
     Classes are numbered in the order of their folders' sorted names.  Images are resized to
     ``size`` x ``size`` without regard to their proportions.
@@ -120,6 +121,7 @@ def load_folder(root, size):
 
 
 def read_split(root, names, size):
+    """Read the images below ``root`` into :class:`LabeledImages` of the named classes."""
     folder = Folder(root)
     for label, name in enumerate(names):
         if label not in folder.labels:

@@ -1,4 +1,4 @@
-"""What a user sees when something that they gave cannot be used: one line and exit status 2."""
+"""Errors of the user's as one line and exit status 2."""
 import contextlib
 import os
 import signal

@@ -8,10 +8,10 @@ import chainer
 
 
 def estimate(trainer, args):
-    """Time some steps of training and evaluation.
+    """Estimate the time of ``--estimate`` runs from a few steps of training and evaluation.
 
     Returns:
-        str: One line for ``--estimate`` runs, one after another.
+        str: One line for the user.
     """
     evaluator = trainer.get_extension('validation')
     batches = itertools.cycle(evaluator.get_iterator('main'))
@@ -31,9 +31,15 @@ def estimate(trainer, args):
 
 
 def seconds(step, device, least=2, most=200, limit=3.):
-    """Median time of a step, without the first; some, and no more once ``limit`` s are over.
+    """Return the median time of a step in seconds, the first one left out.
 
-    The mean would count what some steps do once: compile, or record a step of another layer.
+    A mean would count what some steps do once: compile, or record a step of another layer.
+
+    Args:
+        step (callable): What is timed.
+        device (chainer.backend.Device): Where it computes.
+        least, most (int): How many steps are timed.
+        limit (float): Seconds after which no more than ``least`` steps are begun.
     """
     step()
     synchronize(device)

@@ -4,9 +4,10 @@ from chainer.training import extensions
 
 
 class ExactEvaluator(extensions.Evaluator):
-    """Chainer's Evaluator, but each batch counts by its size.
+    """Chainer's Evaluator, with each batch weighted by its size.
 
-    Chainer's own averages over batches: an example of a smaller last batch counts more there.
+    Chainer's own takes the mean over batches, in which each example of a smaller last batch
+    counts for more.
     """
 
     def evaluate(self):
@@ -25,6 +26,6 @@ class ExactEvaluator(extensions.Evaluator):
                           for size, observation in batches) / total for name in batches[0][1]}
 
     def evaluate_batch(self, indices):
-        """Have the figures of one batch reported."""
+        """Report the figures of one batch."""
         evaluate = self.eval_func or self.get_target('main')
         evaluate(*self.converter(indices, self.device))

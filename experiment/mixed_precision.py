@@ -1,4 +1,4 @@
-"""What training in mixed16 needs beside what Chainer does."""
+"""The parts of training in mixed16 that Chainer leaves out; for a GPU."""
 import numpy as np
 from chainer import training
 
@@ -6,10 +6,10 @@ from engine.master_weights import master_weights
 
 
 class MixedPrecision(training.Extension):
-    """Keeps with each snapshot what Chainer leaves out, and adds up what is logged in float32.
+    """Adds master weights and loss scale to snapshots, and has figures averaged in float32.
 
-    A snapshot of Chainer's holds the weights in float16 and not the float32 ones that are trained,
-    nor the loss scale; a mean over an epoch of float16 losses would be a sum in float16.
+    A snapshot of Chainer's holds the weights in float16, but neither the float32 master weights
+    that are trained nor the loss scale; the mean of float16 losses would be summed in float16.
 
     Args:
         optimizer (chainer.GradientMethod): Set up, with updates in float32 and dynamic loss

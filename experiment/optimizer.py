@@ -16,11 +16,10 @@ SCHEDULES = {
 
 
 def setup_optimizer(model, args):
-    """The optimizer of ``--optimizer``, set up on ``model``.
+    """Return the optimizer of ``--optimizer``, set up on ``model``.
 
-    ``--weight-decay`` is added to the gradients of every parameter but BN's gamma and beta.  With
-    ``--dtype mixed16`` weights are updated in float32, and the loss is scaled as far as its
-    gradients do not overflow.
+    ``--weight-decay`` applies to every parameter but BN's gamma and beta.  With ``--dtype
+    mixed16`` weights are updated in float32 and the loss is scaled dynamically.
     """
     if args.optimizer == 'adam':
         optimizer = chainer.optimizers.Adam(alpha=args.learnrate)
@@ -41,7 +40,7 @@ def setup_optimizer(model, args):
 class LearningRate(training.Extension):
     """Sets the learning rate of each iteration by ``--schedule`` and reports it as ``lr``.
 
-    It depends on the progress alone and has no state, so a resumed run needs nothing of it.
+    It depends on the progress alone, so it has no state that a resumed run would need.
     """
 
     priority = training.PRIORITY_WRITER

@@ -21,18 +21,19 @@ RECIPES = {
 }
 
 
-LINE = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
+DocstringHelp = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
+LINE = DocstringHelp
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+    """An ArgumentParser that raises Invalid, hence ends in one line, where the usage is wrong."""
 
     def error(self, message):
         raise Invalid(f'{message}; see --help')
 
 
 def number(kind, valid, condition):
-    """An argument type: ``kind(text)`` where ``condition`` holds for it."""
+    """Return an argument type: ``kind(text)``, refused unless ``condition`` holds for it."""
     def parse(text):
         try:
             value = kind(text)
@@ -45,7 +46,7 @@ def number(kind, valid, condition):
 
 
 def layer_set(text):
-    """``'0,1,2'`` as ``[0, 1, 2]``, sorted and without repetitions."""
+    """Turn ``'0,1,2'`` into ``[0, 1, 2]``, sorted and without repetitions."""
     try:
         return sorted({int(layer) for layer in text.split(',')})
     except ValueError:
@@ -60,7 +61,7 @@ SEED = number(int, '0 to 4294967295', lambda n: 0 <= n < 2 ** 32)
 
 
 def parse_args(description, method, architectures, argv=None):
-    """The options of a run, checked; nothing has been written yet.
+    """Parse and check the options of a run; nothing is written yet.
 
     Args:
         description (str): The script's docstring.
@@ -79,7 +80,7 @@ def parse_args(description, method, architectures, argv=None):
         return 'default: ' + ', '.join(
             f'{values[name]} ({recipe})' for recipe, values in RECIPES.items())
 
-    parser = Parser(description=description, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=description, allow_abbrev=False, formatter_class=DocstringHelp)
 
     data = parser.add_argument_group('data')
     data.add_argument(
@@ -147,7 +148,7 @@ def parse_args(description, method, architectures, argv=None):
              f'epochs ({by_recipe("schedule")})')
     training.add_argument(
         '--seed', type=SEED, default=0,
-        help='of weights, order, augmentation and mixup (default: %(default)s)')
+        help='of weights, data order, augmentation and mixup (default: %(default)s)')
     training.add_argument(
         '--device', default='auto', metavar='cpu|ID|auto',
         help='cpu, the number of a GPU, or auto: the first GPU where there is one '

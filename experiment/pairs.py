@@ -2,8 +2,8 @@
 
     python -m experiment.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
 
-Prints an estimate of the time first.  Whatever is no option of its own goes to both scripts.  Runs
-that are finished stay as they are and interrupted ones go on, so the same command also continues.
+Prints an estimate of the time first.  Options other than its own go to both scripts.  Finished runs
+stay as they are and interrupted ones go on, so the same command also continues.
 """
 import argparse
 import os
@@ -12,14 +12,14 @@ import subprocess
 import sys
 
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import LINE, SEED, Parser
+from experiment.options import SEED, DocstringHelp, Parser
 from experiment.run_directory import finished
 
 METHODS = 'baseline', 'manifoldmixup'
 
 
 def main():
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     add_options(parser)
     args, options = parse(parser)
 
@@ -39,7 +39,7 @@ def main():
 
 
 def add_options(parser):
-    """Give a parser the options of several pairs of runs."""
+    """Add the options of several pairs of runs to a parser."""
     parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED')
     parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
     parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
@@ -49,7 +49,7 @@ def add_options(parser):
 
 
 def parse(parser, argv=None):
-    """The arguments, and for each method the list of options that its script gets.
+    """Return the arguments, and for each method the list of options that its script gets.
 
     Raises:
         Invalid: If an option is given that is for a single run.
@@ -71,9 +71,9 @@ def train(method, options):
 
 
 def run(command):
-    """Run to the end, and end with it where it fails.
+    """Run a command to its end; if it fails, exit with its status.
 
-    Ctrl-C reaches the command by itself; it ends with a snapshot, for which this waits.
+    Ctrl-C reaches the command too, which ends with a snapshot; this waits for it.
     """
     with subprocess.Popen(command) as process:
         signal.signal(signal.SIGINT, lambda number, frame: None)

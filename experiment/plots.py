@@ -15,18 +15,18 @@ CURVES = {'main': 'training', 'validation/main': 'validation'}
 
 
 class PlotLog(training.Extension):
-    """Draws the curves of ``OUT/log`` after an epoch, if that has taken but little of the time so
-    far, and at the end.
+    """Draws the curves of ``OUT/log`` at the end, and after epochs as far as time permits.
 
-    The log outlives an interrupted run, so the curves of a resumed one are whole.
+    All drawing takes at most ``share`` of the time.  The log outlives an interrupted run, so the
+    curves of a resumed one are whole.
     """
 
     trigger = 1, 'epoch'
     priority = training.PRIORITY_READER - 1  # after LogReport
-    share = 0.02  # of the time since it was last done
+    share = 0.02
 
-    due = -math.inf  # when it is next done, in seconds of the clock
-    out = None  # of the trainer, while an epoch has not been drawn
+    due = -math.inf  # when curves are drawn next, by time.monotonic()
+    out = None  # the trainer's directory, while an epoch has not been drawn
 
     def __call__(self, trainer):
         self.out = trainer.out

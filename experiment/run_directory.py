@@ -1,4 +1,4 @@
-"""What a run leaves behind: run.json, and the rules for a directory that already holds a run."""
+"""A run's directory: run.json, and the rules for a directory that already holds a run."""
 import datetime
 import glob
 import importlib.metadata
@@ -14,8 +14,7 @@ import engine
 from experiment.atomic_file import new_file
 from experiment.errors import Invalid
 
-# Options that may change when a run is resumed: none of them alters what it computes, but for
-# the rounding.
+# Options that may change when a run is resumed: they alter what it computes by rounding at most.
 FREE = 'autotune', 'device', 'engine', 'graph', 'out', 'snapshot_every'
 
 FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.png'
@@ -25,7 +24,7 @@ PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 
 
 
 def check(args):
-    """Whether the run of ``args`` may use its ``--out``; nothing is written.
+    """Check that the run of ``args`` may use its ``--out``; nothing is written.
 
     Raises:
         Invalid: If a new run would meet another one there, or if ``--resume`` finds none, or one
@@ -50,6 +49,7 @@ def check(args):
 
 
 def check_same_run(args):
+    """Raise Invalid unless ``--out`` holds a run of the same options, as far as they count."""
     path = os.path.join(args.out, 'run.json')
     try:
         with open(path) as file:
@@ -70,7 +70,7 @@ def check_same_run(args):
 
 
 def snapshots(out):
-    """Snapshot files in a run directory, ``{iteration: path}``."""
+    """Return the snapshot files in a run directory, ``{iteration: path}``."""
     found = {}
     for path in glob.glob(os.path.join(glob.escape(out), 'snapshot_iter_*')):
         match = re.fullmatch(r'snapshot_iter_(\d+)', os.path.basename(path))
@@ -80,13 +80,13 @@ def snapshots(out):
 
 
 def newest_snapshot(out):
-    """Path of the snapshot with the highest iteration; None where there is none."""
+    """Return the path of the snapshot of the highest iteration; None where there is none."""
     found = snapshots(out)
     return found[max(found)] if found else None
 
 
 def finished(out):
-    """Epochs of the finished run in a directory; 0 where there is none."""
+    """Return the number of epochs of the finished run in a directory; 0 where there is none."""
     try:
         with open(os.path.join(out, 'log')) as file:
             epoch = json.load(file)[-1]['epoch']
@@ -96,15 +96,18 @@ def finished(out):
 
 
 def options(args):
-    """What ``run.json`` keeps of the command line."""
+    """Return the options that ``run.json`` keeps, ``{name: value}``."""
     return {name: value for name, value in vars(args).items()
             if name not in ('method', 'resume', 'estimate')}
 
 
 def write_record(args, seeds, device, iteration):
-    """Write ``run.json``: what is needed to repeat the run and to compare it.
+    """Write ``run.json``, which says how to repeat the run and what it may be compared with.
 
-    Each start from a snapshot is kept, with the iteration from which it went on.
+    Every start is kept, with the iteration from which it went on.
+
+    Raises:
+        Invalid: If it cannot be written.
     """
     path = os.path.join(args.out, 'run.json')
     starts = []
@@ -128,6 +131,7 @@ def write_record(args, seeds, device, iteration):
 
 
 def versions():
+    """Return the versions of the packages that are installed, ``{package: version}``."""
     found = {}
     for package in PACKAGES:
         try:
@@ -138,9 +142,9 @@ def versions():
 
 
 def commit():
-    """The commit of this code, with ``+`` where files differ from it.
+    """Return the commit of this code, with ``+`` where files differ from it.
 
-    Outside git it is what ``GIT_COMMIT`` says in the environment, otherwise None.
+    Outside git it is the value of ``GIT_COMMIT`` in the environment, or None.
     """
     try:
         described = subprocess.run(

@@ -1,4 +1,4 @@
-"""The extensions of a training run, and how it starts, is interrupted and goes on."""
+"""The extensions of a training run; its start, interruption and resumption."""
 import math
 import signal
 import sys
@@ -16,16 +16,16 @@ from experiment.plots import PlotLog
 
 
 def extend(trainer, args, streams):
-    """Give a trainer everything that both scripts do beside the training itself.
+    """Give a trainer its extensions: learning rate, log, plots, progress, models, snapshots.
 
-    There are the same extensions on a terminal and elsewhere: a snapshot holds the state of each,
-    and a run may go on at another place.
+    They are the same on a terminal and elsewhere: a snapshot holds the state of each, and a run
+    may be resumed in another place.
     """
     terminal = sys.stdout.isatty()
     model = trainer.updater.get_optimizer('main').target.predictor
 
     trainer.extend(LearningRate(args))
-    if args.dtype == 'mixed16':  # which only a GPU has, as what this imports
+    if args.dtype == 'mixed16':  # on a GPU: the import is of what only a GPU has
         from experiment.mixed_precision import MixedPrecision
         trainer.extend(MixedPrecision(trainer.updater.get_optimizer('main')))
     trainer.extend(extensions.LogReport())
@@ -38,7 +38,8 @@ def extend(trainer, args, streams):
         extensions.ProgressBar(update_interval=1) if terminal else nothing,
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
-    files = snapshot_writer(model)  # one after another: a snapshot knows which model is the best one
+    # One writer for both: a snapshot records which model is the best, so that one is written first.
+    files = snapshot_writer(model)
     trainer.extend(
         extensions.snapshot_object(model, 'model_best.npz', writer=files), name='best',
         trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
@@ -58,10 +59,9 @@ def start(trainer, args, streams, device):
 
     A run that was killed before its first snapshot begins anew.
 
-    With ``--estimate`` this is the end: it prints how long the run would take.
-
     Raises:
         Invalid: If the batch is larger than the training set, or the snapshot cannot be read.
+        SystemExit: With ``--estimate``, once the time that the run would take has been printed.
     """
     n = len(trainer.updater.get_iterator('main').dataset)
     if args.batchsize > n:
@@ -79,9 +79,9 @@ def start(trainer, args, streams, device):
 
 
 class StopOnSignal(training.Extension):
-    """On Ctrl-C or SIGTERM, ends the run after the current iteration with a snapshot.
+    """Ends the run with a snapshot after the current iteration on Ctrl-C or SIGTERM.
 
-    The second signal ends it at once.
+    A second signal ends it at once.
     """
 
     priority = -200  # after all others, the snapshot among them: they have seen this iteration
@@ -106,14 +106,14 @@ class StopOnSignal(training.Extension):
         if self.received is None:
             return
         self.snapshot(trainer)
-        self.snapshot.finalize()  # it is written
+        self.snapshot.finalize()  # waits until it is written
         print(f'Interrupted: snapshot of iteration {trainer.updater.iteration} in {trainer.out}; '
               'go on by --resume', file=sys.stderr)
         raise SystemExit(128 + self.received)
 
 
 class PlainOutput:
-    """A stream without the escape codes by which Chainer clears a terminal."""
+    """A stream that drops the escape codes by which Chainer clears a terminal."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -126,4 +126,4 @@ class PlainOutput:
 
 
 def nothing(trainer):
-    """An extension that stands for the progress bar where nobody looks."""
+    """Do nothing: the extension in place of the progress bar where there is no terminal."""

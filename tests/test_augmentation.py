@@ -29,7 +29,7 @@ def apply(augmentation, draws):
 # Against chainercv, which draws
 
 @pytest.mark.filterwarnings('ignore:chainercv.transforms.random_rotate:DeprecationWarning')
-def test_blog_is_random_rotate_then_random_flip_of_each_image():
+def test_the_blog_augmentation_is_random_rotate_then_random_flip_of_each_image():
     expected, draws = [], {'k': [], 'y_flip': [], 'x_flip': []}
     for image in IMAGES[INDICES]:
         image, turned = transforms.random_rotate(image, return_param=True)
@@ -41,7 +41,7 @@ def test_blog_is_random_rotate_then_random_flip_of_each_image():
     np.testing.assert_array_equal(apply(Blog(), draws), expected)
 
 
-def test_standard_is_random_crop_of_the_padded_image_then_a_horizontal_random_flip():
+def test_the_standard_augmentation_is_random_crop_of_the_padded_image_then_a_horizontal_flip():
     expected, draws = [], {'top': [], 'left': [], 'x_flip': []}
     for image in IMAGES[INDICES]:
         image = np.pad(image, ((0, 0), (4, 4), (4, 4)))
@@ -73,7 +73,7 @@ def test_sources_say_where_each_pixel_comes_from(name, size, seed):
         np.where(inside[..., None], found, 0).transpose(0, 3, 1, 2), expected)
 
 
-def test_none_changes_nothing_and_draws_nothing():
+def test_no_augmentation_changes_nothing_and_draws_nothing():
     random_state = np.random.RandomState(0)
     assert NoAugmentation().draw(random_state, 5) == {}
     assert random_state.randint(1 << 30) == np.random.RandomState(0).randint(1 << 30)
@@ -122,12 +122,12 @@ def test_statistics_are_the_population_mean_and_deviation_of_each_channel():
     np.testing.assert_allclose(std, images.std(axis=(0, 2, 3), dtype=np.float64), rtol=1e-12)
 
 
-def test_unit_is_the_pixel_over_255():
+def test_unit_normalisation_is_the_pixel_over_255():
     np.testing.assert_allclose(
         Normalization('unit')(IMAGES), IMAGES / 255., rtol=1e-6, atol=0)
 
 
-def test_standard_has_mean_0_and_deviation_1_on_the_training_set():
+def test_standard_normalisation_has_mean_0_and_deviation_1_on_the_training_set():
     x = Normalization('standard', IMAGES)(IMAGES)
     pixels = IMAGES / 255.
     mean = pixels.mean(axis=(0, 2, 3), keepdims=True)
@@ -137,7 +137,7 @@ def test_standard_has_mean_0_and_deviation_1_on_the_training_set():
     np.testing.assert_allclose(x.std(axis=(0, 2, 3), dtype=np.float64), 1, atol=1e-6)
 
 
-def test_caffe_is_what_chainer_feeds_its_imagenet_resnet():
+def test_caffe_normalisation_is_what_chainer_feeds_its_imagenet_resnet():
     prepare = chainer.links.model.vision.resnet.prepare
     expected = np.stack([prepare(image, size=None) for image in IMAGES[:9]])
     np.testing.assert_array_equal(Normalization('caffe')(IMAGES[:9]), expected)
@@ -203,7 +203,7 @@ def test_evaluation_sees_the_images_as_they_are():
             converter(INDICES)[0], Normalization('unit')(IMAGES[INDICES]))
 
 
-def test_it_stands_where_concat_examples_does_in_updater_and_evaluator():
+def test_the_converter_stands_where_concat_examples_does_in_updater_and_evaluator():
     class Model(chainer.Chain):
         def __init__(self):
             super().__init__()
@@ -247,10 +247,10 @@ def test_the_gpu_makes_the_same_batches_as_the_cpu(name, normalization):
         np.testing.assert_array_equal(other.get(), one)
 
 
-@pytest.mark.gpu
-def test_an_index_outside_the_set_is_an_error_on_the_gpu_too():
+@pytest.mark.parametrize('device', ['@numpy', pytest.param('@cupy:0', marks=pytest.mark.gpu)])
+def test_an_index_outside_the_set_is_an_error(device):
     with pytest.raises(IndexError):
-        BatchConverter(DATASET, Normalization('unit'))([N], '@cupy:0')
+        BatchConverter(DATASET, Normalization('unit'))([N], device)
 
 
 def test_the_benchmark_ends_in_one_line_of_json():

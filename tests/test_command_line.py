@@ -1,4 +1,4 @@
-"""What cannot be used: one line on stderr, exit status 2, nothing written or overwritten."""
+"""Refusals: one line on stderr, exit status 2, nothing written or overwritten."""
 import json
 import os
 
@@ -86,7 +86,7 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(capsys, monkeypatch, tm
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_text() == 'kept'
 
 
-def test_a_file_is_no_output_directory(capsys, monkeypatch, tmp_path):
+def test_a_file_as_output_directory_is_refused(capsys, monkeypatch, tmp_path):
     (tmp_path / 'out').write_text('kept')
     assert 'directory' in refused(capsys, monkeypatch, '--out', tmp_path / 'out')
 
@@ -154,6 +154,14 @@ def test_resuming_by_the_other_script_is_refused(capsys, monkeypatch, tmp_path):
 def test_a_damaged_record_is_refused(capsys, monkeypatch, tmp_path, text):
     (tmp_path / 'run.json').write_text(text)
     assert 'run.json' in refused(capsys, monkeypatch, '--resume', '--out', tmp_path)
+
+
+def test_a_record_without_an_option_of_today_is_refused(capsys, monkeypatch, tmp_path):
+    record = json.loads((resumable(tmp_path) / 'run.json').read_text())
+    del record['options']['dtype']
+    (tmp_path / 'run.json').write_text(json.dumps(record))
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out', tmp_path)
+    assert 'dtype = None, given float32' in message
 
 
 @pytest.mark.parametrize('content', [b'', b'not a zip', b'PK\x03\x04damaged'])
@@ -229,7 +237,7 @@ def test_help_names_every_default(capsys, monkeypatch):
     assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
 
 
-def test_the_default_recipe_is_the_blogs():
+def test_the_default_recipe_is_that_of_the_blog_post():
     args = parse_args('', 'manifoldmixup', ARCHITECTURES, ['--out', 'none'])
     assert (args.recipe, args.dataset, args.epoch, args.batchsize) == ('blog', 'cifar10', 300, 256)
     assert (args.optimizer, args.learnrate, args.weight_decay) == ('adam', 0.001, 0)

@@ -131,7 +131,8 @@ def test_only_the_fast_engine_on_a_gpu_has_algorithms_to_measure(machine, name, 
 
 def test_mixed16_needs_a_gpu(machine):
     machine(True, True, cupy(), CUDNN)
-    with pytest.raises(Invalid, match='--dtype: given mixed16, which needs a GPU; valid on a CPU: float32'):
+    with pytest.raises(Invalid, match='--dtype: given mixed16, which needs a GPU; valid on a CPU: '
+                                      'float32'):
         use('cpu', dtype='mixed16')
 
 

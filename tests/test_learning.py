@@ -1,4 +1,4 @@
-"""That the scripts learn: 300 iterations of batch 16 on CIFAR-10 images."""
+"""The scripts learn: 300 iterations of batch 16 on CIFAR-10 images."""
 import pytest
 
 from tests.test_scripts import read_log, run

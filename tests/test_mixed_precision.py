@@ -1,4 +1,4 @@
-"""What a run in mixed16 leaves behind and logs, by Chainer as it is, on a CPU."""
+"""Snapshots and logs of a run in mixed16, with stock Chainer on a CPU."""
 import argparse
 import types
 
@@ -23,7 +23,7 @@ def trained():
 
 
 def train(model, optimizer, steps):
-    """With losses so large that their gradients overflow float16 at the larger loss scales."""
+    """Train on losses whose gradients overflow float16 at the larger loss scales."""
     for i in steps:
         random = np.random.RandomState(i)
         x, t = random.normal(size=(6, 4)).astype('e'), random.randint(0, 3, 6).astype('i')
