@@ -6,7 +6,7 @@
 
 The two scripts differ in the mixup alone.
 """
-import experiment  # isort: skip  # before NumPy: its OpenBLAS reads once what engine/ sets
+import experiment  # isort: skip  # before NumPy: BLAS reads once what engine/environment.py sets
 from chainer import iterators, training
 
 from mixup import ManifoldMixupClassifier

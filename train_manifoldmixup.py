@@ -7,7 +7,7 @@
 
 train_baseline.py is the same without the mixup; compare.py compares the runs of both.
 """
-import experiment  # isort: skip  # before NumPy: its OpenBLAS reads once what engine/ sets
+import experiment  # isort: skip  # before NumPy: BLAS reads once what engine/environment.py sets
 from chainer import iterators, training
 
 from mixup import ManifoldMixupClassifier

@@ -27,7 +27,7 @@ Files
 
 pairs is a program: it trains both methods for several seeds and compares them.
 """
-import engine  # isort: skip  # noqa: F401  # before NumPy: its OpenBLAS reads once what this sets
+import engine  # isort: skip  # noqa: F401  # before NumPy: BLAS reads once what this sets
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import BatchConverter, Normalization
 from experiment.computation import choose_engine, use_dtype, use_engine

@@ -102,7 +102,7 @@ def parse_args(description, method, architectures, argv=None):
         '--normalize', choices=NORMALIZATIONS,
         help='unit: to [0, 1]; standard: to mean 0 and variance 1 of each channel; caffe: BGR in '
              '[0, 255] minus the mean of ImageNet, what --pretrained weights expect '
-             '(default: standard with --augment standard, otherwise unit)')
+             '(default: standard with --augment standard, else unit)')
 
     network = parser.add_argument_group('network')
     network.add_argument(
@@ -128,11 +128,11 @@ def parse_args(description, method, architectures, argv=None):
     training = parser.add_argument_group('training')
     training.add_argument(
         '--recipe', choices=RECIPES, default='blog',
-        help='default of the options that name two (default: %(default)s)')
+        help='which default to take of options that name two (default: %(default)s)')
     training.add_argument(
         '--epoch', type=COUNT, help=f'sweeps over the training set ({by_recipe("epoch")})')
     training.add_argument(
-        '--batchsize', type=COUNT, help=f'images ({by_recipe("batchsize")})')
+        '--batchsize', type=COUNT, help=f'images in a batch ({by_recipe("batchsize")})')
     training.add_argument(
         '--optimizer', choices=OPTIMIZERS,
         help=f'sgd has Nesterov momentum 0.9 ({by_recipe("optimizer")})')
@@ -155,28 +155,28 @@ def parse_args(description, method, architectures, argv=None):
              '(default: %(default)s)')
     training.add_argument(
         '--dtype', choices=DTYPES, default='float32',
-        help='mixed16: float16 with weights, statistics and sums in float32 and dynamic loss '
-             'scaling, on a GPU (default: %(default)s)')
+        help='mixed16, on a GPU: float16 with weights, statistics and sums in float32 and dynamic '
+             'loss scaling (default: %(default)s)')
     training.add_argument(
         '--engine', choices=(*ENGINES, 'auto'), default='auto',
-        help='fast: the same but for rounding in less time; stock: Chainer as it is; auto: fast '
-             'on a CPU, stock on a GPU, where fast has yet to be proven (default: %(default)s)')
+        help='fast: the same up to rounding, in less time; stock: Chainer as it is; auto: fast on '
+             'a CPU, stock on a GPU, where fast has yet to be proven (default: %(default)s)')
     training.add_argument(
         '--graph', choices=('on', 'off', 'auto'), default='auto',
         help='whether training steps and evaluations are recorded as CUDA graphs and replayed; '
              'auto: wherever the fast engine runs on a GPU (default: %(default)s)')
     training.add_argument(
         '--autotune', action='store_true',
-        help='measure the algorithms of cuDNN and take the fastest: runs then differ by rounding '
-             '(default: those that give the same bits each time)')
+        help='measure the algorithms of cuDNN and take the fastest: repeated runs then differ by '
+             'rounding (default: those that give the same bits each time)')
 
     run = parser.add_argument_group('run')
     run.add_argument(
         '--out', metavar='DIR',
-        help='what the run leaves behind (default: runs/DATASET-RECIPE-METHOD-SEED)')
+        help='where the results of the run go (default: runs/DATASET-RECIPE-METHOD-SEED)')
     run.add_argument(
         '--resume', action='store_true',
-        help='go on from the newest snapshot in --out, given the same options')
+        help='continue from the newest snapshot in --out, with the same options')
     run.add_argument(
         '--snapshot-every', type=number(int, 'a whole number from 0', lambda n: n >= 0),
         default=10, metavar='EPOCHS',
