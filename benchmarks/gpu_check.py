@@ -33,7 +33,7 @@ from benchmarks.archive import Archive
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from experiment import dataset, device, run_directory
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import LINE, RATE, SEED, Parser
+from experiment.options import RATE, SEED, DocstringHelp, Parser
 
 NEEDS = {'tests': 100, 'step': 200, 'profile': 60, 'train': 250}  # seconds, of each part
 GRACE = 10  # seconds of its time in which a part that has not ended may still do so
@@ -172,7 +172,7 @@ def compiling(args, seconds):
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('parts', nargs='*', metavar='PART', help='(default: all)')
     parser.add_argument('--device', default='0', metavar='ID|cpu', help='(default: %(default)s)')
     parser.add_argument('--out', type=os.path.abspath, required=True, metavar='DIR',

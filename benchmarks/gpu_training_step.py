@@ -35,7 +35,7 @@ from benchmarks.training_step import check_writable
 from benchmarks.workers import ROOT, UNFINISHED, Failure, TimeOut, Unsupported, Worker
 from experiment import run_directory
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import COUNT, LINE, RATE, Parser
+from experiment.options import COUNT, RATE, DocstringHelp, Parser
 
 BATCHES = 128, 256, 1024
 PRECISIONS = 'tf32', 'fp16'
@@ -52,7 +52,7 @@ HEAD = TABLE.format('', 'ms/step', '25-75 %', 'images/s', 'host ms', 'kernels', 
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('--device', required=True, metavar='ID|cpu', help='the number of a GPU')
     for name, values in (('case', CASES), ('precision', PRECISIONS), ('contestant', CONTESTANTS)):
         parser.add_argument(f'--{name}', action='append', choices=list(values),

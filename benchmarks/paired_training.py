@@ -28,7 +28,7 @@ from benchmarks.workers import ROOT, UNFINISHED, one_line
 from model import ARCHITECTURES
 from experiment import run_directory
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import COUNT, LINE, RATE, RECIPES, Parser
+from experiment.options import COUNT, RATE, RECIPES, DocstringHelp, Parser
 from experiment.pairs import METHODS, add_options, parse
 
 GAIN = 1.05  # times as many epochs in the same time, for which another pair is worth its place
@@ -325,7 +325,7 @@ def compare(runs, out):
 
 
 def parse_args(argv=None):
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('--device', required=True, metavar='ID|cpu', help='the number of a GPU')
     parser.add_argument('--seconds', type=RATE, required=True, metavar='S',
                         help='for the whole call')

@@ -26,7 +26,7 @@ os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may 
 from benchmarks.contestants import CASES, Chainer
 from benchmarks.workers import one_line
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import COUNT, LINE, Parser
+from experiment.options import COUNT, DocstringHelp, Parser
 
 STEPS = 5  # that are profiled
 MARK = 'operation '  # before the number of an operation, in a trace
@@ -287,7 +287,7 @@ def replayed(case, batch, device):
 
 
 def main():
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('--device', required=True, metavar='ID', help='the number of a GPU')
     parser.add_argument('--case', action='append', choices=list(CASES),
                         help='may be given several times (default: resnet50-imagenet)')

@@ -185,9 +185,9 @@ def print_table(row):
 
 
 def parse_args():
-    from experiment.options import COUNT, LINE, Parser
+    from experiment.options import COUNT, DocstringHelp, Parser
     steps = ', '.join(f'{case.steps} ({name})' for name, case in CASES.items())
-    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=LINE)
+    parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('--rounds', type=COUNT, default=6, metavar='N',
                         help='turns of each contestant (default: %(default)s)')
     parser.add_argument('--steps', type=COUNT, metavar='N', help=f'in a turn (default: {steps})')

@@ -22,7 +22,6 @@ RECIPES = {
 
 
 DocstringHelp = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
-LINE = DocstringHelp
 
 
 class Parser(argparse.ArgumentParser):
