@@ -43,8 +43,8 @@ def find_cudnn():
 
     Where there is none, return None and the reason.
     """
+    from engine.gpu import cudnn_interface
     try:
-        from engine.gpu import cudnn_interface
         version = cudnn_interface.load().backend_version()
     except Exception as error:  # a missing package or library; what raises differs
         return None, str(error)

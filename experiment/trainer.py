@@ -25,7 +25,8 @@ def extend(trainer, args, streams):
     model = trainer.updater.get_optimizer('main').target.predictor
 
     trainer.extend(LearningRate(args))
-    if args.dtype == 'mixed16':  # on a GPU: the import is of what only a GPU has
+    if args.dtype == 'mixed16':
+        # Not at the head of the file: it imports what only a GPU has.
         from experiment.mixed_precision import MixedPrecision
         trainer.extend(MixedPrecision(trainer.updater.get_optimizer('main')))
     trainer.extend(extensions.LogReport())
@@ -38,7 +39,7 @@ def extend(trainer, args, streams):
         extensions.ProgressBar(update_interval=1) if terminal else nothing,
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
-    # One writer for both: a snapshot records which model is the best, so that one is written first.
+    # One writer for both, so that the best model is written before the snapshot that relies on it.
     files = snapshot_writer(model)
     trainer.extend(
         extensions.snapshot_object(model, 'model_best.npz', writer=files), name='best',
