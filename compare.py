@@ -141,7 +141,7 @@ def seconds_per_epoch(elapsed):
 
 
 def read_starts(record):
-    """[{commit, device, version of each package}], one for each time that the run was started."""
+    """The starts of a run, resumptions too: [{commit, device, version of each package}]."""
     return [{'commit': start['commit'], 'device': start['device'], **start['versions']}
             for start in record['starts']]
 

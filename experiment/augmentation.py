@@ -43,7 +43,7 @@ class NoAugmentation:
 
 
 class Blog(NoAugmentation):
-    """``random_rotate``, then ``random_flip`` in both directions.
+    """The blog post's augmentation: ``random_rotate``, then ``random_flip`` in both directions.
 
     Draws ``k`` in 0..3, counterclockwise quarter turns, and the booleans ``y_flip`` (upside down)
     and ``x_flip`` (left to right).  Images must be square.
@@ -69,9 +69,10 @@ class Blog(NoAugmentation):
 
 
 class Standard(NoAugmentation):
-    """Four black pixels on every side, then ``random_crop`` to the old size and a horizontal flip.
+    """The usual augmentation of CIFAR: pad, ``random_crop`` to the old size, flip horizontally.
 
-    Draws ``top`` and ``left`` in 0..8, the crop's corner, and the boolean ``x_flip``.
+    The padding is four black pixels on every side.  Draws ``top`` and ``left`` in 0..8, the crop's
+    corner, and the boolean ``x_flip``.
     """
 
     pad = 4

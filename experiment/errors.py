@@ -1,4 +1,4 @@
-"""Errors of the user's as one line and exit status 2."""
+"""Errors in what a user gives, reported in one line with exit status 2."""
 import contextlib
 import os
 import signal

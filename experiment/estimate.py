@@ -1,4 +1,4 @@
-"""How long a run would take, from a few of its steps."""
+"""An estimate of how long a run would take, from a few of its steps."""
 import datetime
 import itertools
 import statistics

@@ -48,7 +48,7 @@ class PlainArrays:
 
 
 def load_npz(path, target, what):
-    """``chainer.serializers.load_npz`` without its unpickling.
+    """Load an npz file as ``chainer.serializers.load_npz`` does, but unpickle nothing.
 
     Args:
         path (str): The file.

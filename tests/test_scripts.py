@@ -61,7 +61,7 @@ def read_log(out):
 
 
 def assert_same_run(one, other):
-    """Bit-identical but for the time."""
+    """Assert that two runs of two epochs are bit-identical but for the time."""
     logs = [[{key: value for key, value in entry.items() if key != 'elapsed_time'}
              for entry in read_log(out)] for out in (one, other)]
     assert logs[0] == logs[1] and len(logs[0]) == 2
