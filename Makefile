@@ -5,7 +5,7 @@
 #                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
 # make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
 # make bench                 seconds of a training step beside PyTorch's, images a second of the data
-#                            path: some ten minutes; DEVICE=0 measures on that GPU instead
+#                            path: some twenty minutes; DEVICE=0 measures on that GPU instead
 # make gpu-check             on a machine with a GPU: its tests, a benchmark, a profile and the
 #                            comparison on CIFAR-10 for as long as fits into ten minutes; the result
 #                            is in gpu-check/ and gpu-check.tar.gz.  CHECK="tests step" picks parts
@@ -66,7 +66,7 @@ bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks.augmentation
 else
 bench: $(INSTALLED) $(FOR_GPU)
-	$(PYTHON) -m benchmarks.gpu_training_step --device $(DEVICE) $(BENCH)
+	$(PYTHON) -m benchmarks.training_step --device $(DEVICE) $(BENCH)
 endif
 
 gpu-check: $(INSTALLED) $(FOR_GPU)

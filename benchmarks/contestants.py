@@ -1,4 +1,4 @@
-"""The contestants of gpu_training_step.py; each lives in a process of its own.
+"""The contestants of training_step.py; each lives in a process of its own.
 
 All take the same step: forward pass, loss, backward pass and Adam, on one batch of 32x32 images of
 10 classes that lies on the device.  Chainer's compute the accuracy too, as the training scripts do.
@@ -7,34 +7,34 @@ All take the same step: forward pass, loss, backward pass and Adam, on one batch
     engine                    the engine
     engine graph autotune     the same two with the fastest of cuDNN's algorithms, as measured;
     engine autotune           without "autotune" they give the same bits in each run
-    chainer                   stock Chainer on CuPy, with no cuDNN
+    chainer                   stock Chainer: on NumPy, or on CuPy without cuDNN
     pytorch channels-last     eager
-    pytorch                   eager, contiguous maps
+    pytorch                   eager, contiguous feature maps
     pytorch graph             eager and channels-last, the whole step replayed from one CUDA graph
-    compile                   torch.compile of forward pass and loss, and so of their gradients
+    compile                   torch.compile of forward pass and loss, and so of their gradients;
+                              channels-last
     compile graph             the same, the whole step replayed from one CUDA graph
     compile reduce-overhead   its mode of this name, CUDA graphs of forward and backward pass
     compile max-autotune      likewise, and its choice of kernels is measured
 
-With ``tf32`` products round their operands to TF32 in all of them (CuPy's own by CUPY_TF32=1).
-With ``fp16`` PyTorch has autocast and a GradScaler, Chainer mixed16, updates in float32 and dynamic
-loss scaling.  PyTorch's Adam is the fused one, and its algorithms of cuDNN are measured
-(``cudnn.benchmark``).
+With ``float32`` all is float32.  With ``tf32`` matrix products round their operands to TF32 in all
+of them (CuPy's own by CUPY_TF32=1); a CPU has no TF32.  With ``fp16`` PyTorch has autocast and a
+GradScaler, Chainer mixed16, updates in float32 and dynamic loss scaling.  PyTorch's Adam is the
+fused one, and its algorithms of cuDNN are measured (``cudnn.benchmark``).
 """
-import importlib.util
 import json
 import math
 import os
 import re
 import tempfile
-import time
 
 from benchmarks import devices
 from benchmarks.workers import Unsupported, serve
 
-# A worker imports nothing that it does not measure, and the engine before NumPy.
+# A worker imports nothing that it does not measure, and the engine before NumPy: so this module
+# imports the standard library alone, and everything else where it is used.
 
-CASES = {  # architecture and stem
+CASES = {  # a network: architecture and stem
     'resnet50-imagenet': ('resnet50', 'imagenet'), 'resnet50-cifar': ('resnet50', 'cifar'),
     'preactresnet18': ('preactresnet18', 'cifar'), 'wrn28-10': ('wrn28-10', 'cifar')}
 EAGER = 'pytorch channels-last', 'pytorch'
@@ -44,7 +44,8 @@ ENGINE = 'engine graph autotune', 'engine graph', 'engine autotune', 'engine'
 # In the order in which they are prepared: what matters most and takes least comes first.
 CONTESTANTS = (*ENGINE[:2], EAGER[0], 'pytorch graph', 'compile graph', *ENGINE[2:], 'chainer',
                EAGER[1], 'compile', 'compile reduce-overhead', 'compile max-autotune')
-WARM_UP = 5  # steps: kernels are chosen in the first, graphs are recorded up to the third
+ON_CPU = 'engine', 'chainer', *EAGER, 'compile'
+CAPTURE_WARM_UP = 5  # steps of PyTorch's before they are captured
 
 
 def work(name, case, batch, precision, device):
@@ -52,10 +53,11 @@ def work(name, case, batch, precision, device):
 
 
 class Contestant:
-    """Its subclasses import their libraries when they are made, and nothing more.
+    """A network and its optimizer, ready to take steps.
 
-    ``build`` sets ``parameters``, their number, and ``step``, a function that takes one step and
-    returns its loss.
+    Subclasses import their libraries when they are made, and nothing more.  Their ``build`` sets
+    ``device``, as of devices.py, and ``step``, a function that takes one step and returns its
+    loss; ``parameters`` is the number of the network's, once a step has been taken.
     """
 
     def __init__(self, name, case, batch, precision, device):
@@ -66,58 +68,49 @@ class Contestant:
 
     def prepare(self):
         self.build()
-        for _ in range(WARM_UP):
+        for _ in range(self.device.WARM_UP):
             self.step()
-        return {'ms': self.turn(3)['wall_ms'], 'parameters': self.parameters,
+        return {'ms': self.turn(self.device.FEWEST)['wall_ms'], 'parameters': self.parameters,
                 'free': self.device.free(), 'peak': self.device.peak()}
 
     def turn(self, steps):
-        """Milliseconds a step: on the device, on the host to issue it, on the wall for both."""
-        for _ in range(2):
-            self.step()
-        self.device.synchronize()
-        start = time.perf_counter()
-        self.step()  # nothing is queued before it, so the host waits for no place in the queue
-        host = time.perf_counter() - start
-        self.device.synchronize()
-
-        start, first = time.perf_counter(), self.device.mark()
-        for _ in range(steps):
-            loss = self.step()
-        last = self.device.mark()
-        self.device.synchronize()
-        wall = time.perf_counter() - start
-        loss = float(loss)
+        """The times of some steps as the device takes them, and its peak memory in bytes."""
+        taken = self.device.turn(self.step, steps)
+        loss = float(taken.pop('last'))
         if not math.isfinite(loss):
             raise ArithmeticError(f'the loss is {loss}')
-        return {'ms': self.device.milliseconds(first, last) / steps, 'host_ms': 1e3 * host,
-                'wall_ms': 1e3 * wall / steps, 'peak': self.device.peak(), 'loss': loss}
+        return {**taken, 'loss': loss, 'peak': self.device.peak()}
 
     def profile(self):
-        """Kernels of a step, and calls by which the host launched them: a graph takes one.
+        """The numbers of a step's kernels, and of calls that launched them: a graph takes one.
 
         The profiler of PyTorch sees those of CuPy in the same process too.
         """
         if not self.on_gpu:
             raise Unsupported('kernels are counted on a GPU')
         import torch
-        from torch.profiler import ProfilerActivity, profile
         torch.cuda.set_device(int(self.device_name))
-        with tempfile.TemporaryDirectory() as directory:
-            path = os.path.join(directory, 'trace.json')
-            for _ in range(2):  # in the first one the profiler starts up
-                with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-                    self.step()
-                    self.device.synchronize()
+        return counts(traced(lambda: (self.step(), self.device.synchronize())))
+
+
+def traced(work):
+    """The events that PyTorch's profiler notes in a call of ``work``; it is called twice."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, 'trace.json')
+        for _ in range(2):  # in the first one the profiler starts up
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                work()
+                if torch.cuda.is_available():
                     torch.cuda.synchronize()
-            profiler.export_chrome_trace(path)
-            with open(path) as file:
-                events = json.load(file)['traceEvents']
-        return counts(events)
+        profiler.export_chrome_trace(path)
+        with open(path) as file:
+            return json.load(file)['traceEvents']
 
 
 def counts(events):
-    """As :meth:`Contestant.profile`, from the events of a trace."""
+    """The numbers of kernels and launches in the events of a trace, as a dictionary."""
     kernels = sum(event.get('cat') == 'kernel' for event in events)
     launches = sum(event.get('cat') in ('cuda_runtime', 'cuda_driver')
                    and bool(re.search('(Kernel|Graph)', event['name']))
@@ -177,11 +170,14 @@ class Chainer(Contestant):
             recorded = graphs.Step(optimizer)
             self.device.pools.append(recorded.recorder.pool)
             self.step = lambda: recorded(x, t)
-        self.step()  # some parameters get their shapes in it
-        self.parameters = model.count_params()
+        self.model = model
+
+    @property
+    def parameters(self):
+        return self.model.count_params()
 
     def check(self, engine, kind):
-        """Whether the engine does what is asked: otherwise it would be Chainer that is measured."""
+        """Raise Unsupported where the engine would leave the work to Chainer, which is another."""
         if 'graph' in self.name and not self.on_gpu:
             raise Unsupported('a CPU has no CUDA graphs')
         if 'autotune' in self.name and not self.on_gpu:
@@ -205,7 +201,7 @@ class PyTorch(Contestant):
         from benchmarks.networks_torch import network
 
         graph = self.name in ('pytorch graph', 'compile graph')
-        if graph and not self.on_gpu:
+        if not self.on_gpu and self.name not in ON_CPU:
             raise Unsupported('a CPU has no CUDA graphs')
         self.device = devices.use(self.device_name, devices.Torch)
         where = torch.device(f'cuda:{self.device_name}' if self.on_gpu else 'cpu')
@@ -216,7 +212,7 @@ class PyTorch(Contestant):
         torch.manual_seed(0)
         layout = torch.contiguous_format if self.name == 'pytorch' else torch.channels_last
         model = network(self.architecture, self.stem).to(where, memory_format=layout)
-        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.model = model
         optimizer = torch.optim.Adam(model.parameters(), fused=True, capturable=graph)
         scaler = torch.amp.GradScaler(where.type, enabled=self.half)
         x = torch.rand(self.batch, 3, 32, 32).to(where, memory_format=layout)
@@ -239,15 +235,25 @@ class PyTorch(Contestant):
             scaler.step(optimizer)
             scaler.update()
             return loss.detach()
-        self.step = recorded(torch, step) if graph else step
+        self.step = captured(torch, step) if graph else step
+        if self.name in COMPILED and not self.on_gpu:
+            try:
+                self.step()
+            except torch._dynamo.exc.BackendCompilerFailed as error:
+                reason = str(error).strip().splitlines()[0]
+                raise Unsupported(f'torch.compile fails: {reason}') from None
+
+    @property
+    def parameters(self):
+        return sum(parameter.numel() for parameter in self.model.parameters())
 
 
-def recorded(torch, step):
-    """``step`` as one CUDA graph, by PyTorch's own recipe."""
+def captured(torch, step):
+    """A function that replays ``step`` from one CUDA graph, recorded by PyTorch's own recipe."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
+        for _ in range(CAPTURE_WARM_UP):
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
@@ -258,39 +264,3 @@ def recorded(torch, step):
         graph.replay()
         return loss
     return replay
-
-
-class Machine:
-    """What the contestants compute on."""
-
-    def __init__(self, device):
-        self.device = device
-
-    def describe(self):
-        from experiment.errors import Invalid
-        try:
-            return devices.describe(self.device)
-        except Invalid as error:
-            raise Unsupported(error) from None
-
-    def torch(self):
-        """PyTorch's libraries."""
-        import torch
-        return {'torch_cuda': torch.version.cuda, 'torch_cudnn': torch.backends.cudnn.version()}
-
-    def rates(self):
-        return devices.rates(self.device)
-
-    def floor(self, architecture, stem, batch, precision, rates):
-        """The floor of a training step on a device of these rates; see floor.py."""
-        if not importlib.util.find_spec('torch'):
-            raise Unsupported('it is counted on the network in PyTorch')
-        from benchmarks import floor
-        found = floor.kernels(architecture, stem, batch, precision)
-        operations, size = floor.total(found)
-        return {'operations': operations, 'bytes': size, 'ms': rates and round(
-            floor.milliseconds(found, rates[precision], rates['copy_gb_per_s']), 4)}
-
-
-def describe(device):
-    serve(lambda: Machine(device))

@@ -1,85 +1,140 @@
-"""Clock, memory and rates of the device that a contestant computes on, through its own library."""
+"""How steps are timed and memory is counted on a device, through the library that computes there.
+
+A class for each device and library; ``use`` makes one of them.  Their attributes, which need no
+device, say how a contestant takes its turns there.
+"""
+import argparse
+import functools
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import time
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+THREADS = os.environ.get('OMP_NUM_THREADS') or str(CORES)
+
 
 class Cpu:
-    """Has the host's clock and no memory of its own; to try everything without a GPU."""
+    """The host, which computes at once.  Each step is timed by itself."""
 
-    def synchronize(self):
-        pass
+    # The same for all: the number of threads, and the settings of malloc that suit PyTorch best.
+    # glibc then keeps what is freed, where the next step would have to fault it in again.
+    ENVIRONMENT = {
+        'OMP_NUM_THREADS': THREADS, 'OPENBLAS_NUM_THREADS': THREADS, 'MKL_NUM_THREADS': THREADS,
+        'MALLOC_TRIM_THRESHOLD_': str(2 ** 32), 'MALLOC_MMAP_THRESHOLD_': str(2 ** 32)}
+    WARM_UP = 1  # steps; the first one allocates, and PyTorch chooses its kernels in it
+    TURN, FEWEST, MOST = 2, 1, 50  # seconds and steps
+    PAUSE = .25  # seconds after a turn: by then its threads have ceased to spin
+    ROUNDS = 6
+    LIMIT = 900  # seconds in which a contestant has to compile and warm up
+    PARALLEL_IMPORTS = False  # they would slow down the first contestants' warm-up, and estimates
 
-    def mark(self):
-        """A point in the work that has been issued."""
-        return time.perf_counter()
+    def turn(self, step, steps):
+        """Take ``steps`` steps, calls of a function.
 
-    def milliseconds(self, first, last):
-        """Between two marks, when the work before the last one is done."""
-        return 1e3 * (last - first)
+        Returns:
+            dict: ``ms``, a list of times in milliseconds, one for each step; ``wall_ms``, the mean
+            time; ``last``, what the last step returned.
+        """
+        taken = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            last = step()
+            taken.append(1e3 * (time.perf_counter() - start))
+        return {'ms': taken, 'wall_ms': statistics.mean(taken), 'last': last}
 
     def free(self):
-        """Bytes; None where that is not known."""
+        """Bytes of memory that are free; None: unknown."""
 
     def peak(self):
-        """Bytes that this process has taken at most."""
+        """The largest number of bytes that this process has taken."""
         size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return size if sys.platform == 'darwin' else 2 ** 10 * size
 
 
-class Cupy:
+class Gpu:
+    """A GPU, which works through a queue.  All steps of a turn are timed together.
+
+    Subclasses make it the current device of their library.  They have ``synchronize()``;
+    ``event()``, two of which have ``milliseconds(first, last)`` between them; ``free()`` and
+    ``peak()`` as above.
+    """
+
+    ENVIRONMENT = {'CUPY_TF32': '1'}  # CuPy's own matrix products round to TF32 too
+    WARM_UP = 5  # steps: kernels are chosen in the first, graphs are recorded up to the third
+    TURN, FEWEST, MOST = .2, 3, 50  # seconds and steps
+    PAUSE = 0  # clocks would fall
+    ROUNDS = 10
+    LIMIT = 240  # seconds in which a contestant has to compile and warm up
+    PARALLEL_IMPORTS = True  # they take the host, not the GPU
+
+    def turn(self, step, steps):
+        """Take ``steps`` steps, between two events on the GPU, after three that are not counted.
+
+        Returns:
+            dict: ``ms``, a list of one number, the mean time of a step in milliseconds;
+            ``wall_ms``, the same by the host's clock; ``host_ms``, the time in which the host
+            issues a step; ``last``, what the last step returned.
+        """
+        for _ in range(2):
+            step()
+        self.synchronize()
+        start = time.perf_counter()
+        step()  # nothing is queued before it, so the host waits for no place in the queue
+        host = time.perf_counter() - start
+        self.synchronize()
+
+        start, first, end = time.perf_counter(), self.event(), self.event()
+        first.record()
+        for _ in range(steps):
+            last = step()
+        end.record()
+        self.synchronize()
+        wall = time.perf_counter() - start
+        return {'ms': [self.milliseconds(first, end) / steps], 'wall_ms': 1e3 * wall / steps,
+                'host_ms': 1e3 * host, 'last': last}
+
+
+class Cupy(Gpu):
 
     def __init__(self, number):
         import cupy
-        self.cupy = cupy
-        self.device = cupy.cuda.Device(number)
-        self.device.use()
+        device = cupy.cuda.Device(number)
+        device.use()
         self.pools = [cupy.get_default_memory_pool()]
-
-    def synchronize(self):
-        self.device.synchronize()
-
-    def mark(self):
-        event = self.cupy.cuda.Event()
-        event.record()
-        return event
-
-    def milliseconds(self, first, last):
-        return self.cupy.cuda.get_elapsed_time(first, last)
-
-    def free(self):
-        return self.cupy.cuda.runtime.memGetInfo()[0]
+        self.synchronize = device.synchronize
+        self.event, self.milliseconds = cupy.cuda.Event, cupy.cuda.get_elapsed_time
+        self.free = lambda: cupy.cuda.runtime.memGetInfo()[0]
 
     def peak(self):
         # A pool gives nothing back unless memory is short, so this is the most that it has had.
         return sum(pool.total_bytes() for pool in self.pools)
 
 
-class Torch:
+class Torch(Gpu):
 
     def __init__(self, number):
-        import torch
-        self.torch = torch
-        torch.cuda.set_device(number)
+        from torch import cuda
+        cuda.set_device(number)
+        self.synchronize = cuda.synchronize
+        self.event = functools.partial(cuda.Event, enable_timing=True)
+        self.milliseconds = cuda.Event.elapsed_time
+        self.free = lambda: cuda.mem_get_info()[0]
+        self.peak = cuda.max_memory_reserved
 
-    def synchronize(self):
-        self.torch.cuda.synchronize()
 
-    def mark(self):
-        event = self.torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+def name(text):
+    """An argument type: a ``--device``, ``'cpu'`` or the number of a GPU."""
+    if text == 'cpu' or text.isdecimal():
+        return text
+    raise argparse.ArgumentTypeError(f'given {text!r}, valid: the number of a GPU, or cpu')
 
-    def milliseconds(self, first, last):
-        return first.elapsed_time(last)
 
-    def free(self):
-        return self.torch.cuda.mem_get_info()[0]
-
-    def peak(self):
-        return self.torch.cuda.max_memory_reserved()
+def kind(name):
+    """The class with the attributes of a device, by its ``--device``."""
+    return Cpu if name == 'cpu' else Gpu
 
 
 def use(name, library):
@@ -87,103 +142,12 @@ def use(name, library):
     return Cpu() if name == 'cpu' else library(int(name))
 
 
-def describe(name):
-    """What there is, by CuPy's account.
-
-    Raises:
-        Invalid: If there is no such device or it does not work.
-    """
-    if name == 'cpu':
-        from experiment.device import cpu_model
-        return {'device': cpu_model()}
-    from experiment import device
-    device.check_gpu(int(name))
-    import cupy
-    properties = cupy.cuda.runtime.getDeviceProperties(int(name))
-    return {'device': properties['name'].decode(),
-            'memory_gib': round(properties['totalGlobalMem'] / 2 ** 30, 1),
-            'driver': driver_version(),
-            'driver_cuda': cupy.cuda.runtime.driverGetVersion(),
-            'cupy_cuda': cupy.cuda.runtime.runtimeGetVersion(),
-            'cudnn': device.find_cudnn()[0]}
-
-
-def driver_version():
+def nvidia_smi(query):
+    """The first line of what nvidia-smi says of GPUs, such as 'name,driver_version', or None."""
     try:
         answer = subprocess.run(
-            ['nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'],
-            capture_output=True, text=True, timeout=30, check=True)
-        return answer.stdout.split()[0]
+            ['nvidia-smi', f'--query-gpu={query}', '--format=csv,noheader'],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=True)
+        return answer.stdout.splitlines()[0].strip()
     except (OSError, subprocess.SubprocessError, IndexError):
         return None
-
-
-def rates(name):
-    """TFLOP/s of large products of matrices, by precision, and GB/s of a copy, read and written.
-
-    By PyTorch where it is installed and has the device, otherwise by CuPy, for which CUPY_TF32 must
-    have been set.
-    """
-    try:
-        import torch
-    except ImportError:
-        torch = None
-    if torch and name != 'cpu' and not torch.cuda.is_available():
-        torch = None
-    device = use(name, Torch if torch else Cupy)
-    n, size = (512, 2 ** 24) if name == 'cpu' else (8192, 2 ** 30)
-    product, copy = torch_work(torch, name) if torch else cupy_work(name)
-    found = {precision: 2e-9 * n ** 3 / milliseconds(device, product(precision, n))
-             for precision in ('tf32', 'fp16')}
-    found['copy_gb_per_s'] = 2e-6 * size / milliseconds(device, copy(size))
-    return {**{name: float(f'{rate:.4g}') for name, rate in found.items()},
-            'by': 'torch' if torch else 'chainer'}
-
-
-def milliseconds(device, work, rounds=5, repetitions=10):
-    for _ in range(3):
-        work()
-    taken = []
-    for _ in range(rounds):
-        first = device.mark()
-        for _ in range(repetitions):
-            work()
-        last = device.mark()
-        device.synchronize()
-        taken.append(device.milliseconds(first, last) / repetitions)
-    return statistics.median(taken)
-
-
-def torch_work(torch, name):
-    """Functions of a precision and a size, and of bytes, that give one without arguments."""
-    where = 'cpu' if name == 'cpu' else f'cuda:{name}'
-    torch.backends.cuda.matmul.allow_tf32 = True
-
-    def product(precision, n):
-        dtype = {'tf32': torch.float32, 'fp16': torch.float16}[precision]
-        a, b, c = (torch.rand(n, n, device=where).to(dtype) for _ in range(3))
-        return lambda: torch.matmul(a, b, out=c)
-
-    def copy(size):
-        a, b = (torch.ones(size // 4, device=where) for _ in range(2))
-        return lambda: b.copy_(a)
-    return product, copy
-
-
-def cupy_work(name):
-    import numpy
-    if name == 'cpu':
-        xp = numpy
-    else:
-        import cupy as xp
-
-    def product(precision, n):
-        dtype = {'tf32': numpy.float32, 'fp16': numpy.float16}[precision]
-        a, b = (xp.asarray(numpy.random.rand(n, n).astype(dtype)) for _ in range(2))
-        c = xp.empty_like(a)
-        return lambda: xp.matmul(a, b, out=c)
-
-    def copy(size):
-        a, b = (xp.ones(size // 4, numpy.float32) for _ in range(2))
-        return lambda: xp.copyto(b, a)
-    return product, copy

@@ -19,11 +19,11 @@ these kernels, in order, each of which reads what it needs once and writes its r
     Adam                  reads w, g, m, v and writes w, m, v; with float16 g is half as large, and
                           w is written in half precision too.
 
-Maps and their gradients are float32 (tf32) or float16.  The floor is the sum over the kernels of
-the longer of operations / matrix rate and bytes / memory bandwidth, both as measured on the device.
-It is that of kernels which are fused as above and pass everything through the GPU's memory.  A
-step whose maps stay in the cache between two kernels, or that fuses more, can go below it: that is
-where small batches on a large cache may stand.
+Feature maps and their gradients are float32 (tf32) or float16.  The floor is the sum over the
+kernels of the longer of operations / matrix rate and bytes / memory bandwidth, both as measured on
+the device.  It holds for kernels that are fused as above and pass everything through the GPU's
+memory.  A step whose feature maps stay in the cache between two kernels, or that fuses more, can go
+below it, as small batches on a large cache may.
 """
 import contextlib
 
@@ -43,13 +43,13 @@ def kernels(architecture, stem, batch, precision, side=32):
 
 
 def count(network, x, itemsize):
-    """As :func:`kernels`, for any network of the layers that are described above."""
+    """The kernels of any network of the layers described above, as :func:`kernels` gives them."""
     found = []
 
     def add(elements, multiply_adds=0):
         found.append((2 * multiply_adds, elements * itemsize))
 
-    def product(module, inputs, y):
+    def matmul(module, inputs, y):
         x, W = inputs[0].numel(), module.weight.numel()
         multiply_adds = y.numel() * W // module.weight.shape[0]
         has_gradient = inputs[0] is not images
@@ -68,7 +68,7 @@ def count(network, x, itemsize):
         add(y.numel())
         add(inputs[0].numel() + y.numel() * isinstance(module, networks_torch.Bottleneck))
 
-    hooks = {nn.Conv2d: product, nn.Linear: product, nn.BatchNorm2d: normalization,
+    hooks = {nn.Conv2d: matmul, nn.Linear: matmul, nn.BatchNorm2d: normalization,
              nn.MaxPool2d: pooling, nn.AdaptiveAvgPool2d: pooling,
              networks_torch.Bottleneck: block, networks_torch.PreActBlock: block}
     images = x
@@ -84,12 +84,12 @@ def count(network, x, itemsize):
 
 
 def total(found):
-    """Operations and bytes of all kernels."""
+    """The operations and the bytes of all kernels together."""
     return tuple(sum(values) for values in zip(*found))
 
 
 def milliseconds(found, tflops, gb_per_s):
-    """The floor."""
+    """The floor of these kernels in milliseconds, at the rates of a device."""
     return 1e3 * sum(max(operations / (tflops * 1e12), size / (gb_per_s * 1e9))
                      for operations, size in found)
 

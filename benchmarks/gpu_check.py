@@ -5,7 +5,7 @@
     python -m benchmarks.gpu_check --out try --device cpu --dataset digits   a trial without a GPU
 
 tests     all tests that need a GPU; failures.txt gets each failure as it happens
-step      gpu_training_step.py: a training step of ResNet-50 with both stems, batch 128, beside
+step      training_step.py: a training step of ResNet-50 with both stems, batch 128, beside
           stock Chainer's and PyTorch's
 profile   step_profile.py: the engine's step, kernel by kernel
 train     paired_training.py: as many pairs of runs with and without mixup as fit, and their
@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks import paired_training
+from benchmarks import devices, paired_training
 from benchmarks.archive import Archive
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from experiment import dataset, device, run_directory
@@ -60,7 +60,7 @@ def command_of(part, seconds, args):
             contestants = [c for c in contestants if c.split()[0] not in ('pytorch', 'compile')]
         small = ['--batch', '2', '--rounds', '2', '--steps', '2'] if on_cpu else [
             '--batch', '128', '--rounds', '5']
-        return ['-m', 'benchmarks.gpu_training_step', '--device', args.device, *BOTH_STEMS,
+        return ['-m', 'benchmarks.training_step', '--device', args.device, *BOTH_STEMS,
                 '--precision', 'tf32', *small, '--budget', f'{seconds:.0f}',
                 '--json', at('step.json'),
                 *(word for c in contestants for word in ('--contestant', c))]
@@ -174,7 +174,8 @@ def compiling(args, seconds):
 def parse_args(argv=None):
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
     parser.add_argument('parts', nargs='*', metavar='PART', help='(default: all)')
-    parser.add_argument('--device', default='0', metavar='ID|cpu', help='(default: %(default)s)')
+    parser.add_argument('--device', default='0', type=devices.name, metavar='ID|cpu',
+                        help='(default: %(default)s)')
     parser.add_argument('--out', type=os.path.abspath, required=True, metavar='DIR',
                         help='a new folder')
     parser.add_argument('--archive', type=os.path.abspath, metavar='FILE',
@@ -199,8 +200,6 @@ def parse_args(argv=None):
     if args.archive.startswith(os.path.join(args.out, '')):
         raise Invalid(f'--archive: {args.archive} is in --out, which it holds; name another place')
     if args.device != 'cpu':
-        if not args.device.isdecimal():
-            raise Invalid(f'--device: given {args.device!r}, valid: the number of a GPU, or cpu')
         device.check_gpu(int(args.device))
     if 'train' in args.parts:  # now, and not when most of the time is over
         check_training(args)
@@ -265,23 +264,14 @@ def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     summary = {'commit': run_directory.commit(), 'versions': run_directory.versions(),
-               'driver': driver(), 'parts': []}
+               'driver': devices.nvidia_smi('name,driver_version,memory.total'),
+               'parts': []}
     with Archive(args.out, args.archive):
         os.makedirs(args.out)
         run_all(args, start + args.seconds - min(CLOSING, args.seconds / 10), summary)
     print(json.dumps({part['part']: part['status'] for part in summary['parts']}))
     print(f'{time.monotonic() - start:.0f} s; the results are in {args.out} and {args.archive}')
     return int(any(part['status'] not in ('ok', 'left out') for part in summary['parts']))
-
-
-def driver():
-    """The line of nvidia-smi that names GPU and driver, or None."""
-    if not shutil.which('nvidia-smi'):
-        return None
-    query = subprocess.run(['nvidia-smi', '--query-gpu=name,driver_version,memory.total',
-                            '--format=csv,noheader'], capture_output=True, text=True,
-                           stdin=subprocess.DEVNULL)
-    return query.stdout.strip() or None
 
 
 if __name__ == '__main__':

@@ -52,7 +52,7 @@ class Run:
     Args:
         out (str): Its run directory; what it prints goes to ``out + '.log'``.
         options (list of str): For the script.
-        environment (dict): What it has beside this process's.
+        environment (dict): Variables that it has in addition to this process's.
     """
 
     def __init__(self, method, seed, out, options, environment):
@@ -72,7 +72,7 @@ class Run:
             return []
 
     def check(self):
-        """Whether it goes on.
+        """Whether the run goes on.
 
         Raises:
             Failed: If it has ended with an error.
@@ -133,8 +133,8 @@ class Training:
 
     Attributes:
         paces (dict): By the number of pairs at once, seconds an epoch and seconds around a run.
-        epochs (int): Of each run.
-        environment (dict): Of the runs, beside this process's.
+        epochs (int): The number of epochs of each run.
+        environment (dict): Variables that runs have in addition to this process's.
     """
 
     def __init__(self, args, options):
@@ -192,7 +192,7 @@ class Training:
         """Fill ``paces``, up to the number of pairs that pays off.
 
         Args:
-            shared (dict): The environment by which runs share a GPU otherwise than in turns.
+            shared (dict): The environment by which runs use a GPU side by side, not in turns.
         """
         self.paces[1] = self.try_pace(1, FIRST)
         share = SHARE * self.args.seconds
@@ -231,7 +231,7 @@ class Training:
         return n in self.paces and self.epochs <= self.fitting(n, less)
 
     def fitting(self, n, less=0):
-        """How many epochs do."""
+        """The number of epochs that fit into the time left, less some seconds."""
         pace, around = self.paces[n]
         return int((self.left() - less - around) / (SLACK * pace))
 

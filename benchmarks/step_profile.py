@@ -19,11 +19,11 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 
 os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may be measured
 
-from benchmarks.contestants import CASES, Chainer
+from benchmarks import machine
+from benchmarks.contestants import CASES, Chainer, traced
 from benchmarks.workers import one_line
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, DocstringHelp, Parser
@@ -133,24 +133,17 @@ class WatchedKernel:
 def profiled(ledger, step, synchronize):
     """The events of a trace of :data:`STEPS` steps; None where there is no profiler."""
     try:
-        import torch
-        from torch.profiler import ProfilerActivity, profile, record_function
+        from torch.profiler import record_function
     except ImportError:
         return None
-    with tempfile.TemporaryDirectory() as directory:
-        path = os.path.join(directory, 'trace.json')
-        ledger.mark = record_function
-        for _ in range(2):  # in the first one the profiler starts up
-            del ledger.operations[:]
-            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-                for _ in range(STEPS):
-                    step()
-                synchronize()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-        profiler.export_chrome_trace(path)
-        with open(path) as file:
-            return json.load(file)['traceEvents']
+
+    def steps():
+        del ledger.operations[:]
+        for _ in range(STEPS):
+            step()
+        synchronize()
+    ledger.mark = record_function
+    return traced(steps)
 
 
 def attributed(events):
@@ -257,8 +250,6 @@ def print_tables(report, most=30):
 
 def measure(case, batch, device, ledger):
     """The report of one network, as it is written into the file."""
-    from benchmarks import devices
-
     eager = Chainer('engine autotune', case, batch, 'tf32', device)
     eager.prepare()
     del ledger.operations[:]
@@ -271,7 +262,7 @@ def measure(case, batch, device, ledger):
     report = {'case': case, 'batch': batch, 'replayed_ms': None, 'rates': None,
               'times': bool(known)}
     try:  # whatever fails here, the profile is there
-        report['rates'] = devices.rates(device)
+        report['rates'] = machine.rates(device)
         report['replayed_ms'] = replayed(case, batch, device)
     except Exception as error:
         report['failed'] = one_line(f'{type(error).__name__}: {error}')
@@ -283,7 +274,7 @@ def replayed(case, batch, device):
     """Milliseconds of a step replayed from a CUDA graph."""
     graph = Chainer('engine graph autotune', case, batch, 'tf32', device)
     ms = graph.prepare()['ms']
-    return min(graph.turn(max(3, min(100, round(500 / ms))))['ms'] for _ in range(3))
+    return min(graph.turn(max(3, min(100, round(500 / ms))))['ms'][0] for _ in range(3))
 
 
 def main():

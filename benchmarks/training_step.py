@@ -1,249 +1,252 @@
-"""Seconds per training step on the CPU: stock Chainer, this engine, and PyTorch in two layouts.
+"""Milliseconds per training step: this engine, stock Chainer, and PyTorch at its best.
 
-    python -m benchmarks.training_step                                 some ten minutes
-    python -m benchmarks.training_step --case resnet50-imagenet-32     one network
+    python -m benchmarks.training_step                                  on the CPU: twenty minutes
+    python -m benchmarks.training_step --case resnet50-imagenet-32      one network and batch
+    python -m benchmarks.training_step --device 0                       on a GPU
+    python -m benchmarks.training_step --device 0 --case resnet50-imagenet --batch 128 \\
+        --precision tf32 --contestant "engine graph" --contestant pytorch --budget 500
+    python -m benchmarks.training_step --device cpu --precision tf32 --batch 2 \\
+        --case preactresnet18 --rounds 2                                tries a GPU's rows without
 
-A step is forward, backward and Adam, on 32x32 images of 10 classes.  Each contestant lives in a
-process of its own, all with the same number of threads and the settings of malloc that suit
-PyTorch best; they take turns, and the first steps of each are not counted.  Median and middle half
-of the steps, peak memory, the time that imports take and, unless --case is given, that of ``make
-demo``; a table, then one line of JSON.
+A row is a network, a batch and a precision: float32 on a CPU, tf32 and fp16 on a GPU.  Its
+contestants (contestants.py says what each does) live in a process of their own and take turns.  The
+first steps are not counted, nor is the time that compiling takes.  On a CPU each step is timed, and
+all contestants have the same number of threads and the settings of malloc that suit PyTorch best;
+on a GPU the steps of a turn are timed together between two events, and contestants that do not fit
+in its memory at once go into one wave after another.  ``host ms`` is how long the host needs to
+issue a step, ``of floor`` how near it comes to what floor.py computes from the rates of the device.
+
+FILE gets each row as it is after each round of turns; the next call leaves out the rows that are
+there, if they were made by the same code with the same versions on the same device.  What a
+contestant that failed wrote to stderr is in FILE.log.  Without a FILE the last line is the JSON.
+
+On a CPU the time that imports take is measured too and, unless --case or --budget is given, that
+of ``make demo``.  With --budget, seconds that the rows share, the call ends in time and leaves out
+the contestants that are not ready by then.  The exit status is then 3.
 """
-import collections
-import contextlib
-import importlib.metadata
-import importlib.util
+import argparse
+import itertools
 import json
 import os
-import platform
-import resource
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 
-# A worker imports nothing that it does not measure, and the engine before NumPy: so this module
-# imports the standard library alone, and everything else where it is used.
+from benchmarks.workers import UNFINISHED, Failure, Unsupported  # before the engine
+from benchmarks import devices, machine, programs
+from benchmarks.contestants import CASES, CONTESTANTS, ENGINE, ON_CPU, PYTORCH
+from benchmarks.report import Report, made_by, name, print_table, verdict
+from benchmarks.row import Row, is_for_gpu
+from experiment.errors import Invalid, one_line_errors
+from experiment.options import COUNT, DocstringHelp, RATE, Parser
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-THREADS = os.environ.get('OMP_NUM_THREADS') or str(CORES)
-SETTINGS = {
-    'OMP_NUM_THREADS': THREADS, 'OPENBLAS_NUM_THREADS': THREADS, 'MKL_NUM_THREADS': THREADS,
-    # glibc then keeps what is freed, where the next step would have to fault it in again
-    'MALLOC_TRIM_THRESHOLD_': str(2 ** 32), 'MALLOC_MMAP_THRESHOLD_': str(2 ** 32)}
-ENVIRONMENT = {**os.environ, **SETTINGS}  # as the user has it, before an import may add to it
-
-Case = collections.namedtuple('Case', 'architecture stem batch steps')  # steps: in a turn
-CASES = {
-    'resnet50-imagenet-128': Case('resnet50', 'imagenet', 128, 2),
-    'resnet50-imagenet-32': Case('resnet50', 'imagenet', 32, 4),
-    'resnet50-cifar-32': Case('resnet50', 'cifar', 32, 1),
-    'preactresnet18-64': Case('preactresnet18', 'cifar', 64, 1)}
-CHAINER = 'chainer', 'engine'
-PYTORCH = 'pytorch', 'pytorch channels-last'
-WARM_UP = 2  # steps; the first one allocates, and PyTorch chooses its kernels in it
-PAUSE = .25  # seconds between turns: by then the threads of the one before have ceased to spin
-MODULES = 'engine, mixup, model, experiment, chainer, chainercv'
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The first of each list counts most.
+CPU_BATCHES = {'resnet50-imagenet': (32, 128), 'resnet50-cifar': (32,), 'preactresnet18': (64,)}
+GPU_BATCHES = 128, 256, 1024
+PRECISIONS = 'float32', 'tf32', 'fp16'
+ROW = 60  # seconds, of which no row gets less while others wait
 
 
-def python(code, **options):
-    """A fresh interpreter, as every contestant gets it."""
-    return subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, env=ENVIRONMENT, text=True,
-                            stdout=subprocess.PIPE, **options)
+def case(text):
+    """A network and its batch, or None: ``'resnet50-cifar-32'``, ``'resnet50-cifar'``."""
+    network, _, batch = text.rpartition('-')
+    if text in CASES:
+        return text, None
+    if network in CASES and batch.isdecimal() and int(batch):
+        return network, int(batch)
+    raise argparse.ArgumentTypeError(
+        f'given {text!r}, valid: {", ".join(CASES)}, also with a batch: resnet50-imagenet-32')
 
 
-# In a worker
-
-def work(contestant, case, batch):
-    """Answer each line of stdin, a number of steps, by a line of JSON with what they took."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches the parent too, which speaks
-    answers, sys.stdout = sys.stdout, sys.stderr  # whatever else prints keeps out of them
-    prepare = torch_step if contestant in PYTORCH else chainer_step
-    step, parameters = prepare(contestant, CASES[case], batch)
-    for line in sys.stdin:
-        seconds = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            seconds.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        mib = round(peak / 2 ** (20 if sys.platform == 'darwin' else 10))  # bytes there, else KiB
-        answer = {'seconds': seconds, 'peak_mib': mib, 'parameters': parameters}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
-def chainer_step(contestant, case, batch):
-    """A function that does one step, and the number of parameters."""
-    if contestant == 'engine':
-        import engine
-    import chainer
-    import numpy as np
-    from benchmarks.networks_chainer import network
-    from mixup import ManifoldMixupClassifier
-
-    np.random.seed(0)
-    model = ManifoldMixupClassifier(network(case.architecture, case.stem), mixup_hidden=False)
-    if contestant == 'engine':
-        engine.use('fast', model)
-    optimizer = chainer.optimizers.Adam().setup(model)
-    x = np.random.rand(batch, 3, 32, 32).astype(np.float32)
-    t = np.random.randint(0, 10, batch).astype(np.int32)
-    return lambda: optimizer.update(model, x, t), model.count_params()
-
-
-def torch_step(contestant, case, batch):
-    import torch
-    from benchmarks.networks_torch import network
-
-    torch.manual_seed(0)
-    layout = torch.contiguous_format if contestant == 'pytorch' else torch.channels_last
-    model = network(case.architecture, case.stem).to(memory_format=layout)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    x = torch.rand(batch, 3, 32, 32).contiguous(memory_format=layout)
-    t = torch.randint(0, 10, (batch,))
-
-    def step():
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), t).backward()
-        optimizer.step()
-    return step, sum(parameter.numel() for parameter in model.parameters())
-
-
-# In the parent
-
-def measure(name, contestants, batch, rounds, steps, progress):
-    """One case: its row in the JSON."""
-    import numpy as np
-    from experiment.errors import Invalid
-
-    def turn(contestant, steps):
-        process = workers[contestant]
-        with contextlib.suppress(BrokenPipeError):
-            os.write(process.stdin.fileno(), f'{steps}\n'.encode())
-        answer = process.stdout.readline()
-        if not answer:
-            raise Invalid(f'{contestant} ended early in {name} with status {process.wait()}; '
-                          'where memory was short (-9), a smaller --batch helps')
-        time.sleep(PAUSE)
-        progress.update()
-        return json.loads(answer)
-
-    with contextlib.ExitStack() as stack:
-        workers = {
-            contestant: stack.enter_context(python(
-                'from benchmarks.training_step import work; '
-                f'work({contestant!r}, {name!r}, {batch})', stdin=subprocess.PIPE))
-            for contestant in contestants}
-        counts = {turn(contestant, WARM_UP)['parameters'] for contestant in contestants}
-        assert len(counts) == 1, f'{name} is not one network: it has {counts} parameters'
-        turns = [[turn(contestant, steps) for contestant in contestants] for _ in range(rounds)]
-
-    results = {}
-    for contestant, answers in zip(contestants, zip(*turns)):
-        seconds = [s for answer in answers for s in answer['seconds']]
-        low, median, high = np.quantile(seconds, (.25, .5, .75)).round(4).tolist()
-        results[contestant] = {
-            'median': median, 'low': low, 'high': high, 'peak_mib': answers[-1]['peak_mib']}
-    best = min((results[layout]['median'] for layout in PYTORCH if layout in results),
-               default=None)
-    return {'case': name, 'batch': batch, 'parameters': counts.pop(), 'steps': rounds * steps,
-            'pytorch_best': best, 'results': results,
-            'pytorch_to_engine': best and round(best / results['engine']['median'], 3)}
-
-
-def import_seconds():
-    """What a training script imports, in a fresh process: the median of three."""
-    code = f'import time; s = time.time(); import {MODULES}; print(time.time() - s)'
-    return round(sorted(float(python(code).communicate()[0]) for _ in range(3))[1], 2)
-
-
-def demo_seconds():
-    """Both trainings of ``make demo`` and their comparison, installation left out."""
-    from experiment.errors import Invalid
-    if not shutil.which('make'):
-        return None
-    with tempfile.TemporaryDirectory() as directory:
-        start = time.perf_counter()
-        demo = subprocess.run(
-            ['make', 'demo', f'PYTHON={sys.executable}', f'DEMO=--out {directory}/demo'],
-            cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if demo.returncode:
-            raise Invalid(f'make demo ended with status {demo.returncode}: {demo.stderr[-200:]}')
-        return round(time.perf_counter() - start, 1)
-
-
-def print_table(row):
-    print('\n{case}: batch {batch}, {parameters:,} parameters, {steps} steps each'.format(**row))
-    print(f'{"":<24}{"s/step":>8}{"25-75 %":>16}{"peak MiB":>10}{"x PyTorch":>11}')
-    for contestant, result in row['results'].items():
-        speed = f'{row["pytorch_best"] / result["median"]:.2f}' if row['pytorch_best'] else '-'
-        print('{:<24}{median:>8.3f}{low:>10.3f}-{high:.3f}{peak_mib:>10,}{:>11}'.format(
-            contestant, speed, **result))
-
-
-def parse_args():
-    from experiment.options import COUNT, DocstringHelp, Parser
-    steps = ', '.join(f'{case.steps} ({name})' for name, case in CASES.items())
+def parse_args(argv=None):
     parser = Parser(description=__doc__, allow_abbrev=False, formatter_class=DocstringHelp)
-    parser.add_argument('--rounds', type=COUNT, default=6, metavar='N',
-                        help='turns of each contestant (default: %(default)s)')
-    parser.add_argument('--steps', type=COUNT, metavar='N', help=f'in a turn (default: {steps})')
-    parser.add_argument('--case', action='append', choices=CASES,
-                        help='may be given several times (default: all)')
-    parser.add_argument('--batch', type=COUNT, metavar='N',
-                        help='images, instead of the number at the end of the name of a case')
+    several, cpu, gpu = 'may be given several times', devices.Cpu, devices.Gpu
+    parser.add_argument('--device', default='cpu', type=devices.name, metavar='ID|cpu',
+                        help='cpu, or the number of a GPU (default: %(default)s)')
+    parser.add_argument('--case', action='append', type=case, metavar='NETWORK[-BATCH]',
+                        help=f'{", ".join(CASES)}; {several} (default: all, on a CPU the first '
+                             'three)')
+    parser.add_argument('--batch', action='append', type=COUNT, metavar='N',
+                        help=f"{several} (default: the case's)")
+    parser.add_argument('--precision', action='append', choices=PRECISIONS,
+                        help=f'{several} (default: float32 on a CPU, tf32 and fp16 on a GPU)')
+    parser.add_argument('--contestant', action='append', choices=CONTESTANTS,
+                        help=f'{several} (default: all, for float32 {", ".join(ON_CPU)})')
+    parser.add_argument('--rounds', type=COUNT, metavar='N',
+                        help='turns of each contestant '
+                             f'(default: {cpu.ROUNDS}, on a GPU {gpu.ROUNDS})')
+    parser.add_argument('--steps', type=COUNT, metavar='N',
+                        help='in a turn (default: as many as take '
+                             f'{cpu.TURN} s, on a GPU {gpu.TURN} s)')
+    parser.add_argument('--limit', type=RATE, metavar='SECONDS',
+                        help='for a contestant to compile and warm up '
+                             f'(default: {cpu.LIMIT}, on a GPU {gpu.LIMIT})')
+    parser.add_argument('--budget', type=RATE, metavar='SECONDS',
+                        help='for all rows: what does not fit is left out')
+    parser.add_argument('--epoch-time', nargs='?', const='auto', metavar='DATASET',
+                        help='also run the training script for some epochs and time the last one '
+                             '(default: CIFAR-10 if Chainer has it, else digits)')
     parser.add_argument('--json', type=os.path.abspath, metavar='FILE',
-                        help='write the JSON there too')
-    args = parser.parse_args()
-    if args.json:
-        check_writable(args.json)
+                        help='(default: none, on a GPU runs/gpu_training_step.json)')
+    parser.add_argument('--fresh', action='store_true', help='forget the rows in FILE')
+    args = parser.parse_args(argv)
+    kind, on_gpu = devices.kind(args.device), args.device != 'cpu'
+    args.rounds = args.rounds or kind.ROUNDS
+    args.limit = min(args.limit or kind.LIMIT, args.budget or float('inf'))
+    args.precision = args.precision or (['tf32', 'fp16'] if on_gpu else ['float32'])
+    if on_gpu and 'float32' in args.precision:
+        raise Invalid('--precision: given float32, valid on a GPU: tf32, fp16')
+    if on_gpu and not args.json:
+        args.json = os.path.abspath('runs/gpu_training_step.json')
+        os.makedirs('runs', exist_ok=True)
+    folder = args.json and os.path.dirname(args.json)
+    if args.json and (os.path.isdir(args.json) or not os.access(folder, os.W_OK)):
+        raise Invalid(f'--json: {args.json} cannot be written; name a file in a directory that '
+                      'exists')
     return args
 
 
-def check_writable(path):
-    from experiment.errors import Invalid
-    if os.path.isdir(path) or not os.access(os.path.dirname(path), os.W_OK):
-        raise Invalid(f'--json: {path} cannot be written; name a file in a directory that exists')
+def wanted_rows(args):
+    """``(case, batch, precision)`` of all rows, what matters most first.
+
+    ResNet-50 is one network with two stems, and float16 comes with the second batch.
+    """
+    on_gpu = args.device != 'cpu'
+    wanted = set()
+    for case, batch in args.case or [(case, None) for case in (CASES if on_gpu else CPU_BATCHES)]:
+        batches = args.batch or batch and [batch] or (
+            GPU_BATCHES if on_gpu else CPU_BATCHES.get(case, (32,)))
+        wanted.update(itertools.product([case], batches, args.precision))
+    batches = sorted({batch for _, batch, _ in wanted})
+    precisions = sorted(args.precision, key=PRECISIONS.index)
+
+    def rank(row):
+        case, batch, precision = row
+        number = precisions.index(precision)
+        first = (not case.startswith('resnet50')) + batches.index(batch) + number
+        return first, number, list(CASES).index(case), batch
+    return sorted(wanted, key=rank)
+
+
+def contestants_of(args, precision, has_torch):
+    """The names of those that take part in rows of a precision."""
+    there = args.contestant or [c for c in (CONTESTANTS if is_for_gpu(precision) else ON_CPU)
+                                if has_torch or c not in PYTORCH]
+    return [contestant for contestant in CONTESTANTS if contestant in there]
+
+
+def measure_rates(args, bench):
+    """The rates of the device; None where they cannot be measured, with a line that says why."""
+    try:
+        rates = bench.ask('rates', args.device, limit=args.limit)
+    except Failure as failure:
+        print(f'rates: {failure}', flush=True)
+        return None
+    print('matrix products {tf32:,.0f} TFLOP/s in TF32, {fp16:,.0f} in float16; '
+          'copy {copy_gb_per_s:,.0f} GB/s (by {by})'.format(**rates), flush=True)
+    return rates
+
+
+def find_floor(args, bench, wanted, rates):
+    """The floor of a row; None where PyTorch, on whose network it is counted, is missing."""
+    case, batch, precision = wanted
+    try:
+        return bench.ask('floor', *CASES[case], batch, precision, rates, limit=args.limit)
+    except (Failure, Unsupported):
+        return None
+
+
+def affordable(contestants, costs, left):
+    """Those for which there is time, by what each has taken in another row; new ones are tried."""
+    taken = itertools.accumulate(costs.get(contestant, 0) for contestant in contestants)
+    return [contestant for contestant, until in zip(contestants, taken) if until <= left]
+
+
+def run(args, report, bench, end):
+    """Measure all rows; gives the names of those that are not whole when the time is up."""
+    rates, floor, costs, unfinished = None, None, {}, []
+    wanted_ones = wanted_rows(args)
+    for number, wanted in enumerate(wanted_ones):
+        there = report.find(wanted)
+        # Contestants are compared within a row: one that is missing means all of them again.
+        asked = contestants_of(args, wanted[2], 'torch' in report.content['made_by'])
+        asked = [c for c in CONTESTANTS if c in asked or there and c in there['results']]
+        if there and all(c in there['results'] for c in asked):
+            print(f'{name(wanted)}: there already', flush=True)
+            continue
+        if is_for_gpu(wanted[2]):
+            rates = rates or measure_rates(args, bench)
+            floor = find_floor(args, bench, wanted, rates)
+        left = end - time.monotonic()
+        if args.budget:
+            left /= max(1, min(len(wanted_ones) - number, int(left / ROW)))
+        fitting = affordable(asked, costs, left)
+        if left <= 0 or not fitting:
+            print(f'{name(wanted)}: not begun, {max(left, 0):.0f} s are left', flush=True)
+            unfinished.append(name(wanted))
+            continue
+        print(f'{name(wanted)}:', flush=True)
+        for contestant in asked[len(fitting):]:
+            print(f'    {contestant}: left out, it took {costs[contestant]:.0f} s in another row',
+                  flush=True)
+        row = Row(wanted, fitting, args, rates, floor, time.monotonic() + left,
+                  report.add).measure()
+        if not all(c in row['results'] for c in asked):
+            unfinished.append(name(wanted))
+        costs.update({contestant: result['seconds'] for contestant, result
+                      in row['results'].items() if 'seconds' in result})
+        print_table(row)
+    return unfinished
+
+
+def time_programs(args, report):
+    """Enter what is measured of whole programs on the CPU."""
+    report.write(import_seconds=programs.import_seconds())
+    print(f'import {programs.MODULES}: {report.content["import_seconds"]} s', flush=True)
+    if not (args.case or args.budget):
+        try:
+            report.write(demo_seconds=programs.demo_seconds())
+            print(f'make demo: {report.content["demo_seconds"]} s', flush=True)
+        except Failure as failure:
+            print(f'make demo: {failure}', flush=True)
+
+
+def time_epoch(args, report):
+    """Enter the time of an epoch of the training script."""
+    on_gpu = args.device != 'cpu'
+    step = report.find(('resnet50-imagenet', 256, 'tf32' if on_gpu else 'float32'))
+    ours = (step or {'results': {}})['results'].get(
+        ENGINE[0] if on_gpu else 'engine', {})  # as the script is run there
+    try:
+        report.write(epoch=programs.epoch(args.device, args.epoch_time, 2 * args.limit))
+    except Failure as failure:
+        print(f'epoch: {failure}', flush=True)
+        return
+    print(programs.describe_epoch(report.content['epoch'], ours.get('ms')), flush=True)
 
 
 def main():
-    from tqdm import tqdm
-    from experiment import device, run_directory
-
     args = parse_args()
-    cases = {name: CASES[name] for name in CASES if not args.case or name in args.case}
-    contestants = CHAINER
-    machine = {'cpu': device.cpu_model(), 'cores': CORES, 'python': platform.python_version(),
-               **run_directory.versions(), 'torch': None}
-    if importlib.util.find_spec('torch'):
-        contestants += PYTORCH
-        machine['torch'] = importlib.metadata.version('torch')
-    print('{cpu}, {cores} core(s), {} thread(s), Python {python}, NumPy {numpy}, PyTorch {}'.format(
-        THREADS, machine['torch'] or 'not installed', **machine), flush=True)
-    report = {'machine': machine, 'commit': run_directory.commit(), 'settings': SETTINGS,
-              'rounds': args.rounds, 'import_seconds': import_seconds(), 'cases': []}
-    print(f'import {MODULES}: {report["import_seconds"]} s', flush=True)
-    if not args.case:
-        report['demo_seconds'] = demo_seconds()
-        print(f'make demo: {report["demo_seconds"]} s', flush=True)
-    with tqdm(total=len(cases) * len(contestants) * (1 + args.rounds), disable=None) as progress:
-        for name, case in cases.items():
-            progress.set_description(name)
-            report['cases'].append(measure(name, contestants, args.batch or case.batch,
-                                           args.rounds, args.steps or case.steps, progress))
-    for row in report['cases']:
-        print_table(row)
-    if not machine['torch']:
-        print('\nPyTorch takes part where it is installed: pip install torch==2.13.0')
-    print(json.dumps(report))
-    if args.json:
-        run_directory.write_json(args.json, report)
+    end = time.monotonic() + (args.budget or float('inf'))
+    log = args.json and f'{args.json}.log'
+    with machine.worker(args.device, log) as bench:
+        facts = made_by(args, log, bench)
+        report = Report(args.json, facts, args.fresh)
+        print(', '.join(f'{name} {value}' for name, value in facts.items() if value), flush=True)
+        report.write(environment=devices.kind(args.device).ENVIRONMENT)
+        if args.device == 'cpu':
+            time_programs(args, report)
+        unfinished = run(args, report, bench, end)
+    if args.epoch_time:
+        time_epoch(args, report)
+    print(f'\n{verdict(report.rows)}')
+    if 'torch' not in facts:
+        print('PyTorch takes part where it is installed: pip install torch==2.13.0')
+    if unfinished:
+        print(f'Unfinished, the time was up: {", ".join(unfinished)}; the next call does them')
+    print(f'All rows are in {args.json}' if args.json else json.dumps(report.content))
+    if unfinished:
+        return UNFINISHED
 
 
 if __name__ == '__main__':
-    from experiment.errors import one_line_errors
     with one_line_errors():
-        main()
+        raise SystemExit(main())

@@ -10,6 +10,9 @@ import sys
 import tempfile
 import time
 
+# This module imports the standard library alone: so does a worker, beside what it measures.
+
+ENVIRONMENT = dict(os.environ)  # as the user has it: the engine, once imported, adds to it
 UNFINISHED = 3  # exit status of a benchmark whose time was up before it had done everything
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -23,13 +26,14 @@ class Unsupported(Exception):
 
 
 class TimeOut(Failure):
-    pass
+    """A worker gave no answer in time."""
 
 
 class Worker:
     """A fresh interpreter that runs ``code``, of which the end is a call of :func:`serve`.
 
     Args:
+        environment (dict): What it has in its environment beside the user's.
         log (path): Gets what it wrote to stderr, if it failed.
     """
 
@@ -38,7 +42,7 @@ class Worker:
         self.stderr = tempfile.TemporaryFile('w+', errors='replace')
         self.read = b''
         self.process = subprocess.Popen(
-            [sys.executable, '-c', code], cwd=ROOT, env={**os.environ, **(environment or {})},
+            [sys.executable, '-c', code], cwd=ROOT, env={**ENVIRONMENT, **(environment or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr,
             process_group=0)  # with the processes that it starts it can be ended as one
 

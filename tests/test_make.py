@@ -54,7 +54,7 @@ for name in names:
 PROGRAM = 'import os, sys\n' + LOG.format(
     '"run", os.environ.get("GPU"), os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv')
 PROGRAMS = ['pytest.py', 'experiment/pairs.py', *(f'benchmarks/{name}.py' for name in (
-    'gpu_check', 'gpu_training_step', 'training_step', 'augmentation'))]
+    'gpu_check', 'training_step', 'augmentation'))]
 
 HEADER = '| NVIDIA-SMI 580.95.05    Driver Version: 580.95.05    CUDA Version: {:8} |'
 RENAMED = '| NVIDIA-SMI 610.43.02    KMD Version: 610.43.02    CUDA UMD Version: 13.3 |'
