@@ -52,7 +52,7 @@ def digest():
         path = os.path.join(ROOT, part)
         found = [path] if part.endswith('.py') else sorted(
             os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
-            if name.endswith(('.py', '.cu')))
+            if name.endswith(('.py', '.cu', '.cuh')))
         for source in found:
             with open(source, 'rb') as file:
                 sha.update(os.path.relpath(source, ROOT).encode() + file.read())
