@@ -65,7 +65,8 @@ def parse_args(argv=None):
                         help=f'{", ".join(CASES)}; {several} (default: all, on a CPU the first '
                              'three)')
     parser.add_argument('--batch', action='append', type=COUNT, metavar='N',
-                        help=f"{several} (default: the case's)")
+                        help=f"{several} (default: the case's own; a case without one has several, "
+                             'on a GPU {}, {} and {})'.format(*GPU_BATCHES))
     parser.add_argument('--precision', action='append', choices=PRECISIONS,
                         help=f'{several} (default: float32 on a CPU, tf32 and fp16 on a GPU)')
     parser.add_argument('--contestant', action='append', choices=CONTESTANTS,

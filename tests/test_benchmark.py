@@ -28,7 +28,7 @@ def test_operations_and_bytes_of_a_convolution():
     assert floor.total(found)[1] == 4 * (moved + 7 * (sizes['W'] + sizes['V']))
 
 
-def test_operations_of_resnet50():
+def test_operations_of_resnet50_are_those_of_its_paper():
     """3.8 thousand million multiply-adds on 224 x 224 pixels (He et al. 2016, table 1)."""
     pytest.importorskip('torch')
     from benchmarks import floor
@@ -37,7 +37,7 @@ def test_operations_of_resnet50():
 
 
 @pytest.mark.parametrize('case', contestants.CASES)
-def test_both_networks_are_one(case):
+def test_the_networks_in_chainer_and_pytorch_have_equally_many_parameters(case):
     pytest.importorskip('torch')
     import numpy as np
     import chainer
@@ -49,7 +49,7 @@ def test_both_networks_are_one(case):
     assert ours.count_params() == sum(p.numel() for p in theirs.parameters())
 
 
-def test_kernels_and_launches_of_a_trace():
+def test_kernels_and_launches_in_a_trace_are_counted():
     events = [{'cat': 'kernel', 'name': 'a'}, {'cat': 'kernel', 'name': 'b'},
               {'cat': 'cuda_runtime', 'name': 'cudaGraphLaunch'},
               {'cat': 'cuda_driver', 'name': 'cuLaunchKernel'},
@@ -83,7 +83,7 @@ def rows(*given):
     return training_step.wanted_rows(training_step.parse_args(given))
 
 
-def test_rows_on_the_cpu():
+def test_the_cpu_has_four_rows_unless_others_are_named():
     assert rows() == [
         ('resnet50-imagenet', 32, 'float32'), ('resnet50-cifar', 32, 'float32'),
         ('resnet50-imagenet', 128, 'float32'), ('preactresnet18', 64, 'float32')]
@@ -111,6 +111,13 @@ def test_rows_on_a_gpu_begin_with_what_matters_most(tmp_path):
 def test_what_cannot_be_measured_is_said_in_one_line(given, valid):
     with pytest.raises(Invalid, match=valid):
         training_step.parse_args(given)
+
+
+def test_a_benchmark_that_cannot_begin_ends_in_one_line():
+    run = subprocess.run([sys.executable, '-m', 'benchmarks.training_step', '--device', 'gpu'],
+                         cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and "given 'gpu', valid: the number of a GPU" in run.stderr
+    assert run.stderr.count('\n') == 1
 
 
 def test_each_device_has_its_contestants():

@@ -72,7 +72,7 @@ def test_an_archive_that_cannot_be_written_is_said_before_anything_is_begun(tmp_
         assert run.returncode == 2 and said in run.stderr and os.listdir(tmp_path) == []
 
 
-def test_nothing_is_overwritten(tmp_path):
+def test_a_folder_that_exists_is_not_overwritten(tmp_path):
     run = subprocess.run([sys.executable, '-m', 'benchmarks.gpu_check', '--out', tmp_path],
                          cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 2 and f'--out: {tmp_path} exists; name a new one, or' in run.stderr

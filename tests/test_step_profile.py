@@ -53,7 +53,7 @@ def test_without_times_the_longest_floor_stands_first():
     assert [row['name'] for row in rows] == ['large', 'small'] and rows[0]['ms'] is None
 
 
-def test_what_an_update_moves():
+def test_bytes_that_an_update_reads_and_writes():
     w, g, half = np.zeros(5, 'f'), np.zeros(5, 'f'), np.zeros(5, 'e')
     assert step_profile.bytes_of_update(w, g, w, w, None) == 28 * 5
     assert step_profile.bytes_of_update(w, half, w, None, half) == (8 + 2 + 8 + 2) * 5
