@@ -127,12 +127,14 @@ class Chainer(Contestant):
         if name != 'chainer':
             import engine  # noqa: F401
         import chainer  # noqa: F401
+
         import mixup  # noqa: F401
         from benchmarks import networks_chainer  # noqa: F401
 
     def build(self):
         import chainer
         import numpy as np
+
         from benchmarks.networks_chainer import network
         from mixup import ManifoldMixupClassifier
 
@@ -194,10 +196,12 @@ class PyTorch(Contestant):
     def __init__(self, *args):
         super().__init__(*args)
         import torch  # noqa: F401
+
         from benchmarks import networks_torch  # noqa: F401
 
     def build(self):
         import torch
+
         from benchmarks.networks_torch import network
 
         graph = self.name in ('pytorch graph', 'compile graph')

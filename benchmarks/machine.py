@@ -4,12 +4,12 @@ import importlib.util
 import statistics
 
 from benchmarks import devices
-from benchmarks.workers import Unsupported, Worker, serve
+from benchmarks.workers import Unsupported, Worker
 
 
 def worker(device, log):
     """A worker that answers requests by the functions below."""
-    return Worker('from benchmarks import machine; machine.serve(lambda: machine)',
+    return Worker('from benchmarks import machine, workers; workers.serve(lambda: machine)',
                   devices.kind(device).ENVIRONMENT, log)
 
 

@@ -1,7 +1,6 @@
 """The networks of the benchmarks in PyTorch, layer by layer what Chainer computes."""
 from torch import nn
 
-
 # Channels of the first convolution, blocks in a group, channels and stride of each group, and
 # whether BN and ReLU follow the last one.
 PREACT = {'preactresnet18': (64, 2, ((64, 1), (128, 2), (256, 2), (512, 2)), False),

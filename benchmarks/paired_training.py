@@ -25,11 +25,11 @@ import time
 import experiment
 from benchmarks import mps
 from benchmarks.workers import ROOT, UNFINISHED, one_line
-from model import ARCHITECTURES
 from experiment import run_directory
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, RATE, RECIPES, DocstringHelp, Parser
 from experiment.pairs import METHODS, add_options, parse
+from model import ARCHITECTURES
 
 GAIN = 1.05  # times as many epochs in the same time, for which another pair is worth its place
 FIRST, SHARE = .5, .15  # of the time: for measuring the first pair, and one more, at most

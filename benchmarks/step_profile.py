@@ -17,7 +17,6 @@ import bisect
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 
 os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may be measured

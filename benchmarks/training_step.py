@@ -30,11 +30,11 @@ import json
 import os
 import time
 
-from benchmarks.workers import UNFINISHED, Failure, Unsupported  # before the engine
 from benchmarks import devices, machine, programs
 from benchmarks.contestants import CASES, CONTESTANTS, ENGINE, ON_CPU, PYTORCH
 from benchmarks.report import Report, made_by, name, print_table, verdict
 from benchmarks.row import Row, is_for_gpu
+from benchmarks.workers import UNFINISHED, Failure, Unsupported
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, DocstringHelp, RATE, Parser
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks import contestants, devices, report, row, training_step
+from benchmarks import contestants, devices, row, training_step
 from benchmarks.report import Report
 from benchmarks.workers import Failure, TimeOut, Unsupported, Worker
 from experiment.errors import Invalid
@@ -39,8 +39,9 @@ def test_operations_of_resnet50_are_those_of_its_paper():
 @pytest.mark.parametrize('case', contestants.CASES)
 def test_the_networks_in_chainer_and_pytorch_have_equally_many_parameters(case):
     pytest.importorskip('torch')
-    import numpy as np
     import chainer
+    import numpy as np
+
     from benchmarks import networks_chainer, networks_torch
     ours = networks_chainer.network(*contestants.CASES[case])
     with chainer.using_config('train', False), chainer.no_backprop_mode():
