@@ -394,7 +394,7 @@ def test_an_edit_replaces_a_text_that_occurs_once(backend, tmp_path):
 @pytest.mark.parametrize('old, count', [('four', 0), ('two', 2)])
 def test_an_edit_that_does_not_fit_stops_the_build(backend, tmp_path, old, count):
     (tmp_path / 'code.py').write_text('one two two')
-    with pytest.raises(SystemExit, match='code.py .* once and occurs {} times'.format(count)):
+    with pytest.raises(SystemExit, match=f'code.py .* once and occurs {count} times'):
         backend.apply(edit(old), tmp_path)
     assert (tmp_path / 'code.py').read_text() == 'one two two'
 
@@ -415,7 +415,7 @@ def test_an_sdist_is_not_built(backend):
 def test_a_build_happens_in_the_source_folder_and_its_warnings_are_not_shown(
         backend, monkeypatch, tmp_path):
     def build_wheel(directory):
-        warnings.warn('setup.py uses pkg_resources')  # an error in these tests
+        warnings.warn('setup.py uses pkg_resources', stacklevel=1)  # an error in these tests
         return directory, Path.cwd()
 
     legacy = types.SimpleNamespace(build_wheel=build_wheel)
@@ -472,7 +472,7 @@ def test_an_sdist_with_the_right_hash_is_fetched_and_unpacked(backend, offline):
 @pytest.mark.parametrize('name', ['_PYPROJECT_HOOKS_BACKEND_PATH_JSON', 'PEP517_BACKEND_PATH'])
 def test_pip_does_not_look_for_the_backend_of_the_sdist_in_install(
         backend, offline, monkeypatch, name):
-    monkeypatch.setenv(name, '["{0}"]'.format(INSTALL) if 'JSON' in name else str(INSTALL))
+    monkeypatch.setenv(name, f'["{INSTALL}"]' if 'JSON' in name else str(INSTALL))
     monkeypatch.setenv('PYTHONPATH', str(offline))  # this backend is installed, as setuptools is
     release = {'name': 'chainer', 'version': '7.8.1', 'sha256': sdist(offline, backend_path='')}
     (offline / 'to').mkdir()

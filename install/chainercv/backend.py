@@ -4,4 +4,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from edited_release import build_sdist, build_wheel  # noqa: E402, F401
+from edited_release import build_sdist, build_wheel  # noqa: F401

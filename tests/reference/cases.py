@@ -5,7 +5,8 @@ LAM = 0.3
 N_CLASS = 10
 
 # (stem, layer_mix); None is the plain network
-CASES = [('imagenet', layer) for layer in (None, 0, 1, 2, 3, 4, 5)] + [('cifar', None), ('cifar', 1)]
+CASES = [*(('imagenet', layer) for layer in (None, 0, 1, 2, 3, 4, 5)),
+         ('cifar', None), ('cifar', 1)]
 
 
 def batch(n, seed=1):

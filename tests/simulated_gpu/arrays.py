@@ -112,8 +112,9 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
 
 for name in ('sum', 'mean', 'var', 'max', 'min', 'argmax', 'reshape', 'ravel', 'take', 'clip',
              'flatten', 'any', 'all', 'prod', 'argsort', 'round', 'transpose', 'view', 'squeeze'):
-    def method(self, *args, _function=getattr(np.ndarray, name), _name=name, **kwargs):
-        return compute(_function, _name, (self, *args), kwargs, kwargs.pop('out', None))
+    def method(self, *args, _name=name, **kwargs):
+        return compute(getattr(np.ndarray, _name), _name, (self, *args), kwargs,
+                       kwargs.pop('out', None))
     setattr(ndarray, name, method)
 
 

@@ -77,15 +77,18 @@ extern "C" void run(const unsigned *grid, const unsigned *block, void **argument
 }}'''
         self.library = None
 
+    def load(self):
+        load((self.code, self.name), self.name)
+        self.library = self.library or compiled(self.code)
+
     @property
     def kernel(self):
         """The loaded function."""
-        load((self.code, self.name), self.name)
-        self.library = self.library or compiled(self.code)
+        self.load()
         return types.SimpleNamespace(ptr=ctypes.cast(self.library.run, ctypes.c_void_p).value)
 
     def __call__(self, grid, block, args, *, shared_mem=0, stream=None):
-        self.kernel
+        self.load()
         grid, block = (tuple(map(int, (*size, 1, 1)))[:3] for size in (grid, block))
         if not (0 < np.prod(block) <= 1024 and 0 < grid[0] < 2 ** 31
                 and 0 < grid[1] < 2 ** 16 and 0 < grid[2] < 2 ** 16):
