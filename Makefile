@@ -1,20 +1,24 @@
 # make demo                  train with and without mixup on handwritten digits and compare:
 #                            minutes on a CPU; the result is in demo/
-# make test                  every test, but those that take minutes or need a GPU that is not there
+# make test                  the tests, in three minutes on two cores: not the slow ones, and those
+#                            that need a GPU only where there is one
+# make test-all              every test: make test, make test-slow, make test-gpu
+# make test-slow             the tests that take long and rarely fail
+# make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
+# make lint                  ruff, by the rules in pyproject.toml
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
 #                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
-# make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
-# make bench                 seconds of a training step beside PyTorch's, images a second of the data
-#                            path: some twenty minutes; DEVICE=0 measures on that GPU instead
+# make bench                 seconds of a training step beside PyTorch's, images a second of the
+#                            data path: some twenty minutes; DEVICE=0 measures on that GPU instead
 # make gpu-check             on a machine with a GPU: its tests, a benchmark, a profile and the
 #                            comparison on CIFAR-10 for as long as fits into ten minutes; the result
 #                            is in gpu-check/ and gpu-check.tar.gz.  CHECK="tests step" picks parts
 #
 # Each sets up .venv by itself; VENV=python3.13 makes it with that Python.  PYTHON=/path/to/python
 # uses an interpreter as it is, without a virtual environment and without a network.
-# Where nvidia-smi shows a GPU, demo, test and train add requirements-gpu.txt to .venv and use it;
-# with GPU=no they leave it out and run on the CPU.  REQUIREMENTS="requirements.txt ..." is exactly
-# what is to be installed, GPU or not.
+# Where nvidia-smi shows a GPU, demo, train, test and test-slow add requirements-gpu.txt to .venv
+# and use it; with GPU=no they leave it out and run on the CPU.  REQUIREMENTS="requirements.txt ..."
+# is exactly what is to be installed, GPU or not.
 
 VENV ?= python3
 REQUIREMENTS ?= requirements.txt
@@ -39,12 +43,12 @@ INSTALLED = .venv/installed
 FOR_GPU = $(if $(filter file,$(origin REQUIREMENTS)),gpu)
 endif
 
-.PHONY: demo test test-gpu train bench gpu-check gpu clean
+.PHONY: demo test test-all test-slow test-gpu lint train bench gpu-check gpu clean
 
 ifeq ($(GPU),no)
-demo test train: export CUDA_VISIBLE_DEVICES =
+demo test test-slow train: export CUDA_VISIBLE_DEVICES =
 else
-demo test train: $(FOR_GPU)
+demo test test-slow train: $(FOR_GPU)
 endif
 
 demo: $(INSTALLED)
@@ -54,8 +58,16 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTHON) -m pytest $(TEST)
 
+test-slow: $(INSTALLED)
+	$(PYTHON) -m pytest -m slow $(TEST)
+
 test-gpu: $(INSTALLED)
 	GPU=simulated $(PYTHON) -m pytest -m gpu $(TEST)
+
+test-all: test test-slow test-gpu
+
+lint: $(INSTALLED)
+	$(PYTHON) -m ruff check .
 
 train: $(INSTALLED)
 	$(PYTHON) -m experiment.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)

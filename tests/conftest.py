@@ -13,7 +13,7 @@ if os.environ.get('GPU') == 'simulated':  # before Chainer
     from tests import simulated_gpu
     simulated_gpu.install()
 
-import engine  # before NumPy
+import engine  # isort: skip  # before NumPy, whose BLAS reads its settings once
 import chainer
 import numpy as np
 import pytest

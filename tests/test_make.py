@@ -53,7 +53,7 @@ for name in names:
 '''
 PROGRAM = 'import os, sys\n' + LOG.format(
     '"run", os.environ.get("GPU"), os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv')
-PROGRAMS = ['pytest.py', 'experiment/pairs.py', *(f'benchmarks/{name}.py' for name in (
+PROGRAMS = ['pytest.py', 'ruff.py', 'experiment/pairs.py', *(f'benchmarks/{name}.py' for name in (
     'gpu_check', 'training_step', 'augmentation'))]
 
 HEADER = '| NVIDIA-SMI 580.95.05    Driver Version: 580.95.05    CUDA Version: {:8} |'
@@ -140,7 +140,7 @@ def completed(project):
 # Where there is a GPU
 
 
-@pytest.mark.parametrize('target', ['demo', 'train', 'test'])
+@pytest.mark.parametrize('target', ['demo', 'train', 'test', 'test-slow'])
 def test_a_driver_that_shows_a_gpu_gets_what_it_needs_and_one_line_says_so(project, target):
     project.nvidia_smi(HEADER.format('12.8'))
     made = project.make(target)
@@ -270,7 +270,8 @@ def test_make_and_the_scripts_agree_on_what_is_hidden(monkeypatch, value):
 
 def test_gpu_no_leaves_it_out_and_runs_on_the_cpu(completed):
     for made in (completed.make('demo', 'GPU=no'), completed.make('demo', GPU='no'),
-                 completed.make('train', 'GPU=no'), completed.make('test', 'GPU=no')):
+                 completed.make('train', 'GPU=no'), completed.make('test', 'GPU=no'),
+                 completed.make('test-slow', 'GPU=no')):
         assert made.ran[0][:2] == ['no', '']  # CUDA_VISIBLE_DEVICES is empty: hidden
         assert not (made.installed or made.venv or made.asked or made.said)
     assert completed.make('demo').installed == [FOR_13]
@@ -320,8 +321,24 @@ def test_what_asks_for_a_gpu_gets_what_it_needs(project, arguments, header, foun
 def test_what_needs_no_gpu_does_not_look_for_one(completed):
     simulated = completed.make('test-gpu', 'GPU=no')
     assert simulated.ran[0][0] == 'simulated'
-    for made in simulated, completed.make('test-gpu'), completed.make('bench'):
+    for made in (simulated, completed.make('test-gpu'), completed.make('bench'),
+                 completed.make('lint')):
         assert made.ran and not (made.installed or made.asked or made.said)
+
+
+# Which tests
+
+
+def test_test_all_runs_the_quick_the_slow_and_those_for_a_gpu_once(project):
+    made = project.make('test-all', 'TEST=-x -rs')
+    assert [[gpu, *arguments] for gpu, _, _, *arguments in made.ran] == [
+        ['None', '-x', '-rs'], ['None', '-m', 'slow', '-x', '-rs'],
+        ['simulated', '-m', 'gpu', '-x', '-rs']]
+
+
+def test_a_test_that_fails_in_one_of_the_three_stops_test_all(project):
+    (project.folder / 'pytest.py').write_text(PROGRAM + 'sys.exit("slow" in sys.argv)')
+    assert len(project.make('test-all', fails=True).ran) == 2
 
 
 # requirements-gpu.txt
