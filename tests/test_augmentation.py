@@ -253,6 +253,7 @@ def test_an_index_outside_the_set_is_an_error(device):
         BatchConverter(DATASET, Normalization('unit'))([N], device)
 
 
+@pytest.mark.slow
 def test_the_benchmark_ends_in_one_line_of_json():
     run = subprocess.run(
         [sys.executable, '-m', 'benchmarks.augmentation', '--rounds', '1', '--images', '256'],

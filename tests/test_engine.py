@@ -368,6 +368,7 @@ def test_twenty_steps_of_a_network_in_float64(make):
             assert difference(name, fast[2][name], expected) <= 1e-8, name
 
 
+@pytest.mark.slow
 def test_a_network_in_float32_errs_no_more_than_stock():
     """Where no rounding flips a ReLU, which changes gradients by per cents: some batches do not."""
     errors = {'stock': [], 'fast': []}

@@ -62,6 +62,7 @@ def test_what_cannot_be_used_is_said_before_anything_is_begun(tmp_path, given, v
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_archive_that_cannot_be_written_is_said_before_anything_is_begun(tmp_path):
     for place, said in (tmp_path / 'no' / 'x.tgz', 'cannot be written'), \
             (tmp_path / 'out' / 'x.tgz', 'is in --out'):
@@ -166,6 +167,7 @@ def children(tmp_path):
     return [int(log.read_text()) for log in (tmp_path / 'out').glob('*.log') if log.read_text()]
 
 
+@pytest.mark.slow
 def test_the_whole_call_ends_in_time_even_if_every_part_hangs(tmp_path):
     start = time.monotonic()
     with call(tmp_path, 9) as process:
@@ -241,6 +243,7 @@ def failing_tests(tmp_path, end):
             str(tmp_path / 'test_it.py')]
 
 
+@pytest.mark.slow
 def test_failed_tests_are_reported_where_the_time_is_up(tmp_path):
     late = gpu_check.run('tests', 12, failing_tests(tmp_path, 'time.sleep(60)'), str(tmp_path))
     assert late['status'] == 'unfinished'
@@ -486,6 +489,7 @@ def test_options_of_the_trainings_are_read_before_anything_is_begun(tmp_path, gi
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_while_it_is_measured_leaves_its_log(tmp_path):
     run = subprocess.run([sys.executable, *pair(tmp_path, '--batchsize', '9999')], cwd=ROOT,
                          capture_output=True, text=True)

@@ -98,6 +98,7 @@ def test_all_imports_without_setuptools_and_distutils():
     ''')
 
 
+@pytest.mark.slow
 def test_a_first_import_prints_nothing(tmp_path):
     # An empty cache: as after an installation that compiles nothing. Python 3.12 and later then
     # warn of backslashes in docstrings; SyntaxWarning is shown by default.
@@ -113,6 +114,7 @@ def test_an_import_leaves_the_warning_filters_and_numpy_as_they_were():
     ''') == 'True set() False\n'
 
 
+@pytest.mark.slow
 def test_a_training_run_prints_no_warning_and_stays_in_float32(tmp_path):
     output = run('''
         import warnings

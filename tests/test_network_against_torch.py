@@ -1,7 +1,7 @@
 """The whole network against one in PyTorch: same weights, images, lam, index and layer.
 
-Where torch is installed it computes beside Chainer; elsewhere its values come from
-``reference/values.npz``.
+Its values come from ``reference/values.npz``; where torch is installed it also computes beside
+Chainer.
 """
 import functools
 import importlib.util
@@ -84,11 +84,18 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
-# Case by case, so that PyTorch computes each once.
-RUNS = [(name, *case) for case in CASES for name in engine.ENGINES]
+def runs(is_quick):
+    """Each case by each engine; case by case, so that PyTorch computes each once.
+
+    Args:
+        is_quick (callable): Whether a run is no slow test, of the numbers of its case and engine.
+    """
+    return [pytest.param(name, *case, marks=[] if is_quick(i, j) else [pytest.mark.slow])
+            for i, case in enumerate(CASES) for j, name in enumerate(engine.ENGINES)]
 
 
-@pytest.mark.parametrize('name, stem, layer_mix', RUNS)
+# The quick ones: each case once, the engines taking turns.
+@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 2 == j))
 def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
     loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
     assert len(gradients) == 162 and len(statistics) == 106
@@ -104,16 +111,22 @@ def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
         # A projection moves by about the norm of a difference, seldom by five times as much.
         assert np.abs(digest(actual) - expected).max() <= 5e-8 * norm, key
 
-    if TORCH:
-        loss_, y_, gradients_, statistics_ = torch_step(stem, layer_mix, 'float64')
-        assert abs(loss - loss_) <= 1e-8 * loss_
-        assert difference('logits', y, y_) <= 1e-8
-        assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
-        for key, expected in {**gradients_, **statistics_}.items():
-            assert difference(key, found[key], expected) <= 1e-8, key
+
+@pytest.mark.skipif(not TORCH, reason='needs torch')
+@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: False))
+def test_float64_loss_gradients_and_statistics_beside_pytorch(name, stem, layer_mix):
+    loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
+    loss_, y_, gradients_, statistics_ = torch_step(stem, layer_mix, 'float64')
+    assert abs(loss - loss_) <= 1e-8 * loss_
+    assert difference('logits', y, y_) <= 1e-8
+    assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
+    found = {**gradients, **statistics}
+    for key, expected in {**gradients_, **statistics_}.items():
+        assert difference(key, found[key], expected) <= 1e-8, key
 
 
-@pytest.mark.parametrize('name, stem, layer_mix', RUNS)
+# The quick ones: the plain network, and one with mixup.
+@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 8 == j == 0))
 def test_float32_logits_and_loss(name, stem, layer_mix):
     loss, y, _, _ = step(name, stem, layer_mix, 'f')
     assert y.dtype == np.float32

@@ -1,6 +1,7 @@
 """Both scripts and compare.py as a user runs them, on CIFAR-10 images."""
 import ast
 import difflib
+import functools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import engine
 import experiment
 import train_baseline
 import train_manifoldmixup
+from experiment import estimate
 from experiment.dataset import load
 from model import ResNet50
 
@@ -149,6 +151,7 @@ def test_compare_reads_what_the_scripts_wrote(runs):
     assert (runs[0] / 'comparison.md').read_text() in process.stdout
 
 
+@pytest.mark.slow
 def test_the_runs_of_one_seed_are_bit_identical(runs, images, tmp_path):
     assert call('manifoldmixup', *options(images, tmp_path / 'again')) == 0
     assert_same_run(runs[0] / 'manifoldmixup', tmp_path / 'again')
@@ -171,7 +174,8 @@ def interrupt(monkeypatch, iteration, number):
 
 
 @pytest.mark.parametrize('method, iteration, number', [
-    ('manifoldmixup', 8, signal.SIGTERM), ('baseline', 6, signal.SIGINT)])
+    ('manifoldmixup', 8, signal.SIGTERM),
+    pytest.param('baseline', 6, signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_bit_for_bit(runs, images, tmp_path, monkeypatch, capsys,
                                                 method, iteration, number):
     with monkeypatch.context() as patch:
@@ -188,6 +192,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(runs, images, tmp_path, monkeypa
     assert [start['iteration'] for start in starts] == [0, iteration]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_first_snapshot_begins_anew(runs, images, tmp_path,
                                                                      monkeypatch, capsys):
     with monkeypatch.context() as patch:
@@ -199,6 +204,7 @@ def test_a_run_that_was_killed_before_its_first_snapshot_begins_anew(runs, image
     assert_same_run(runs[0] / 'baseline', tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('first, second', [('stock', 'fast'), ('fast', 'stock')])
 def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, first, second):
     with monkeypatch.context() as patch:
@@ -210,12 +216,14 @@ def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, firs
     assert len(log) == 2 and log[:1] == begun and np.isfinite(log[1]['main/loss'])
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(runs, images, tmp_path):
     assert call('manifoldmixup', *options(images, tmp_path, 1), '--snapshot-every', '1') == 0
     assert call('manifoldmixup', *options(images, tmp_path, 2), '--resume') == 0
     assert_same_run(runs[0] / 'manifoldmixup', tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_another_process_ends_with_a_snapshot(images, tmp_path):
     process = subprocess.Popen(
         [sys.executable, 'train_baseline.py', *options(images, tmp_path, 500)], cwd=ROOT,
@@ -234,7 +242,8 @@ def test_ctrl_c_in_another_process_ends_with_a_snapshot(images, tmp_path):
     assert [name for name in os.listdir(tmp_path) if name.startswith('snapshot_iter_')]
 
 
-@pytest.mark.parametrize('method', SCRIPTS)
+@pytest.mark.parametrize('method', [
+    pytest.param('baseline', marks=pytest.mark.slow), 'manifoldmixup'])
 def test_the_standard_recipe_trains_on_an_archive_of_cifar10(cifar10_archive, tmp_path, method):
     process = run(f'train_{method}.py', '--data-archive', cifar10_archive(tmp_path / 'a.tar.gz', 4),
                   '--recipe', 'standard', '--epoch', '1', '--batchsize', '4', '--device', 'cpu',
@@ -292,13 +301,15 @@ def test_the_scripts_differ_in_the_mixup_alone():
         'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)']
 
 
-def test_an_estimate_writes_nothing(images, tmp_path, capsys):
+def test_an_estimate_writes_nothing(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, 'seconds', functools.partial(estimate.seconds, limit=0))
     out = tmp_path / 'none'
     assert call('baseline', *options(images, out), '--estimate', '4') in (0, None)
     assert '2 epochs, 4 runs one after another: 0:' in capsys.readouterr().out
     assert not os.path.exists(out)
 
 
+@pytest.mark.slow
 def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, tmp_path):
     command = ['-m', 'experiment.pairs', '--seeds', '3', *options(images, tmp_path, 1),
                '--layer-mix', '0']

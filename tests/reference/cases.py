@@ -1,4 +1,6 @@
 """The weights and the batches on which the networks are compared with PyTorch's."""
+import functools
+
 import numpy as np
 
 LAM = 0.3
@@ -36,6 +38,12 @@ def weights(shapes):
     return values
 
 
+@functools.cache
+def signs(size):
+    """Two vectors of random signs, int8, shape (2, size)."""
+    return (np.random.RandomState(3).randint(2, size=(2, size)) * 2 - 1).astype(np.int8)
+
+
 def digest(value):
     """Three numbers that stand for an array: its norm and two projections.
 
@@ -43,5 +51,4 @@ def digest(value):
     is added to the array.
     """
     value = np.asarray(value, 'd').ravel()
-    signs = np.random.RandomState(3).randint(2, size=(2, value.size)) * 2 - 1
-    return np.array([np.linalg.norm(value), *(signs @ value)])
+    return np.array([np.linalg.norm(value), *(signs(value.size) @ value)])
