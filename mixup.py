@@ -1,10 +1,10 @@
 """Manifold Mixup (Verma et al., ICML 2019, https://arxiv.org/abs/1806.05236).
 
 Each training step draws one layer of the network and one lam ~ Beta(alpha, alpha), blends the
-hidden maps of every example at that layer with those of a partner from the same batch, and asks
-the network for both labels in the same proportion.  :func:`mixup_data` does the blending,
-:class:`ManifoldMixupClassifier` the rest; the layer is picked inside the network (see
-``model/resnet50.py``).
+hidden states of every example at that layer with those of a partner from the same batch, and asks
+the network for both labels in the same proportion.  :func:`mixup_data` blends,
+:class:`ManifoldMixupNetwork` does so after one of its stages, and :class:`ManifoldMixupClassifier`
+draws lam and computes the loss.
 """
 import chainer
 import chainer.functions as F
@@ -15,7 +15,7 @@ def mixup_data(x, t, lam, index=None):
     """Blend a batch with a permutation of itself (section 2, equation 1 of the paper).
 
     Args:
-        x (array or chainer.Variable): Images or hidden maps, float, shape ``(N, ...)``.
+        x (array or chainer.Variable): Images or hidden states, float, shape ``(N, ...)``.
         t (array or chainer.Variable): Their labels, int, shape ``(N,)``.
         lam (float): The share of each example that is its own, in [0, 1].
         index (array of int): Partner of each example, a permutation of ``0 ... N-1``; shape
@@ -33,6 +33,72 @@ def mixup_data(x, t, lam, index=None):
     return mixed_x, t, t[index]
 
 
+class ManifoldMixupNetwork(chainer.Chain):
+    """Base of the networks that mix: a chain of stages, after each of which it can, and a head.
+
+    Layers are numbered alike in all networks: 0 is the input, 1 comes after the stem, and one more
+    after each group of blocks.  The paper mixes at the input and after the first two groups, thus
+    at 0, 2 and 3.
+
+    A network gives:
+
+    * ``layers``, on the class: the range of its layers.
+    * ``stages``: a callable for each layer, in order.  The first is ``F.identity``; what the one
+      with number k returns is mixed at layer k.
+    * ``head(h)``: the output, made of the last hidden states; they are the output without one.
+    * ``backbone``: the chain that ImageNet weights fill, or None where there are none.
+    """
+
+    backbone = None
+
+    @property
+    def stages(self):
+        raise NotImplementedError
+
+    def head(self, h):
+        return h
+
+    def forward(self, x, target=None, mixup_hidden=False, lam=None, layer_mix=None, index=None):
+        """The output of the network, mixed on the way where that is asked for.
+
+        Args:
+            x (array or chainer.Variable): Images, float, shape ``(N, 3, H, W)``.
+            target (array): Their labels, int, shape ``(N,)``; needed where they are mixed.
+            mixup_hidden (bool): Whether to mix, with ``lam`` (needed then) and ``index`` as in
+                :func:`mixup_data`.
+            layer_mix (int, collection of int, or None): The layer that mixes.  One of a
+                collection, or of all where it is None, is drawn from NumPy's global generator.
+
+        Returns:
+            The output ``y``; with ``mixup_hidden`` ``(y, t_a, t_b)``.
+
+        Raises:
+            ValueError: If there is no such layer, or if what mixing needs is missing.
+        """
+        if mixup_hidden and (target is None or lam is None):
+            raise ValueError('mixup_hidden needs target and lam')
+        layer_mix = self.draw_layer(layer_mix) if mixup_hidden else None
+
+        h = x
+        for layer, stage in enumerate(self.stages):
+            h = stage(h)
+            if layer == layer_mix:
+                h, t_a, t_b = mixup_data(h, target, lam, index)
+        y = self.head(h)
+
+        return (y, t_a, t_b) if mixup_hidden else y
+
+    def draw_layer(self, layer_mix):
+        """One layer, an int, out of what :meth:`forward` takes as ``layer_mix``."""
+        if layer_mix is None:
+            layer_mix = self.layers
+        eligible = list(layer_mix) if np.iterable(layer_mix) else [layer_mix]
+        if not eligible or any(layer not in self.layers for layer in eligible):
+            raise ValueError(
+                f'layer_mix must be in {self.layers[0]}-{self.layers[-1]}, not {layer_mix}')
+        return int(np.random.choice(eligible))
+
+
 class ManifoldMixupClassifier(chainer.Chain):
     """Wraps a network so that calling it on a batch gives the Manifold Mixup loss.
 
@@ -43,8 +109,7 @@ class ManifoldMixupClassifier(chainer.Chain):
     ``t_b``.
 
     Args:
-        predictor (chainer.Chain): A network like :class:`model.ResNet50`: ``predictor(x)`` gives
-            logits, ``predictor(x, t, True, lam, layer_mix, index)`` gives logits, ``t_a``, ``t_b``.
+        predictor (ManifoldMixupNetwork): The network, which gives logits.
         mixup_hidden (bool): False trains a plain baseline.
         mixup_alpha (float): Parameter of Beta(alpha, alpha), at least 0; 0 means ``lam = 1``.
         layer_mix (int, collection of int, or None): The layer that mixes, the layers of which one

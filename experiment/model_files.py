@@ -13,7 +13,7 @@ save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
 
 
 def load_pretrained(path, network):
-    """Fill ``network.base`` from the file of ``--pretrained``; None leaves it as it is.
+    """Fill ``network.backbone`` from the file of ``--pretrained``; None leaves it as it is.
 
     The file is Chainer's ResNet-50-model.npz, weights trained on ImageNet.  The classifier ``fc6``
     keeps its random weights, as in the blog post: ImageNet has other classes.
@@ -22,7 +22,10 @@ def load_pretrained(path, network):
         Invalid: If the file is missing or does not fit.
     """
     if path is not None:
-        load_npz(path, network.base, '--pretrained')
+        if network.backbone is None:
+            raise Invalid(f'--pretrained: given {path}, but there are no ImageNet weights for a '
+                          f'{type(network).__name__}; leave the option out')
+        load_npz(path, network.backbone, '--pretrained')
 
 
 # Reading

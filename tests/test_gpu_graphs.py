@@ -14,14 +14,16 @@ import engine
 from engine.gpu import capture, cudnn_interface, graphs
 from engine.gpu.evaluation import Evaluation
 from engine.gpu.graphs import Step
-from mixup import ManifoldMixupClassifier, mixup_data
+from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork
 from model import ResNet50
 
 pytestmark = pytest.mark.gpu
 
 
-class Network(chainer.Chain):
-    """Small, with all that ResNet-50 has, mixed at one of three layers."""
+class Network(ManifoldMixupNetwork):
+    """A small network with all that ResNet-50 has, mixed at one of three layers."""
+
+    layers = range(3)
 
     def __init__(self):
         super().__init__()
@@ -31,22 +33,15 @@ class Network(chainer.Chain):
             self.block = chainer.links.model.vision.resnet.BuildingBlock(2, 8, 4, 16, 2)
             self.fc = L.Linear(16, 4)
 
-    def draw_layer(self, layer_mix):
-        return np.random.choice([0, 1, 2] if layer_mix is None else layer_mix)
-
-    def forward(self, x, t=None, mixup_hidden=False, lam=None, layer_mix=None, index=None):
-        layer = self.draw_layer(layer_mix) if mixup_hidden and not np.isscalar(layer_mix) \
-            else layer_mix
-        h = x
-        for number, stage in enumerate((F.identity, self.stem, self.block)):
-            h = stage(h)
-            if mixup_hidden and number == layer:
-                h, t_a, t_b = mixup_data(h, t, lam, index)
-        y = self.fc(F.average_pooling_2d(h, h.shape[2:]))
-        return (y, t_a, t_b) if mixup_hidden else y
+    @property
+    def stages(self):
+        return F.identity, self.stem, self.block
 
     def stem(self, x):
         return F.max_pooling_2d(F.relu(self.bn1(self.conv1(x))), 3, 2)
+
+    def head(self, h):
+        return self.fc(F.average_pooling_2d(h, h.shape[2:]))
 
 
 def batches(n_batch, n=6, size=9, dtype='f'):

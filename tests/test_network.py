@@ -1,11 +1,12 @@
-"""BaseResNet50 and ResNet50: where they mix, and what they are."""
+"""The networks: where they mix, and what BaseResNet50 and ResNet50 are."""
 import chainer
+import chainer.functions as F
 import numpy as np
 import pytest
 from chainer.links import ResNet50Layers
 
-from mixup import ManifoldMixupClassifier, mixup_data
-from model import BaseResNet50, ResNet50
+from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork, mixup_data
+from model import ARCHITECTURES, BaseResNet50, ResNet50
 
 LAM, N = 0.3, 4
 INDEX = np.array([2, 3, 1, 0])
@@ -14,9 +15,14 @@ INDEX = np.array([2, 3, 1, 0])
 @pytest.fixture(scope='module')
 def network():
     np.random.seed(0)
-    network = ResNet50()
-    with chainer.using_config('train', False):
-        yield network
+    return ResNet50()
+
+
+@pytest.fixture(scope='module', params=ARCHITECTURES)
+def any_network(request):
+    np.random.seed(0)
+    network = ARCHITECTURES[request.param]
+    return network(10, network.stems[0])
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +37,7 @@ def batch():
     return random.uniform(size=(N, 3, 32, 32)).astype('f'), np.arange(N, dtype='i')
 
 
-def test_maps_have_the_sizes_16_8_8_4_2_1():
+def test_hidden_states_have_the_sizes_16_8_8_4_2_1():
     sizes = []
 
     class Sizes(chainer.LinkHook):
@@ -69,21 +75,57 @@ def test_the_plain_forward_is_that_of_chainers_resnet50layers(network):
     np.testing.assert_array_equal(h.array, expected.array)
 
 
-@pytest.mark.parametrize('layer', range(6))
-def test_every_layer_changes_the_logits(network, layer):
+def test_every_network_can_mix_after_each_of_its_stages_and_each_time_otherwise(any_network):
+    assert len(any_network.stages) == len(any_network.layers)
+    assert any_network.layers == range(len(any_network.layers))
     x, t = batch()
-    plain = network(x).array
-    mixed, t_a, t_b = network(x, t, True, LAM, layer, INDEX)
-    assert np.abs(mixed.array - plain).max() > 1e-3 * np.abs(plain).max()
-    np.testing.assert_array_equal(t_a, t)
-    np.testing.assert_array_equal(t_b, INDEX)
+    plain = any_network(x).array
+    assert plain.shape == (N, 10)
+    logits = [plain]
+    for layer in any_network.layers:
+        mixed, t_a, t_b = any_network(x, t, True, LAM, layer, INDEX)
+        logits.append(mixed.array)
+        np.testing.assert_array_equal(t_a, t)
+        np.testing.assert_array_equal(t_b, INDEX)
+    for i, one in enumerate(logits):
+        for other in logits[:i]:
+            assert np.abs(one - other).max() > 1e-3 * np.abs(plain).max()
 
 
-@pytest.mark.parametrize('layer', range(6))
-def test_lam_1_is_the_plain_forward(network, layer):
+def test_in_every_network_lam_1_is_the_plain_forward(any_network):
     x, t = batch()
-    mixed, _, _ = network(x, t, True, 1, layer, INDEX)
-    np.testing.assert_array_equal(mixed.array, network(x).array)
+    plain = any_network(x).array
+    for layer in any_network.layers:
+        mixed, _, _ = any_network(x, t, True, 1, layer, INDEX)
+        np.testing.assert_array_equal(mixed.array, plain)
+
+
+def test_in_every_network_layer_0_is_the_input_and_the_next_follows_the_stem(any_network):
+    assert any_network.stages[0] is F.identity
+    x, t = batch()
+    h, _, _ = mixup_data(any_network.stages[1](x), t, LAM, INDEX)
+    for stage in any_network.stages[2:]:
+        h = stage(h)
+    y, _, _ = any_network(x, t, True, LAM, 1, INDEX)
+    np.testing.assert_array_equal(y.array, any_network.head(h).array)
+
+
+def test_a_network_without_a_head_returns_its_hidden_states():
+    class Doubling(ManifoldMixupNetwork):
+        layers = range(3)
+        stages = F.identity, lambda h: 2 * h, lambda h: h + 1
+    x, t = np.array([[1.], [10.]]), np.arange(2, dtype='i')
+    network = Doubling()
+    np.testing.assert_array_equal(network(chainer.Variable(x)).array, 2 * x + 1)
+    for layer in network.layers:  # all stages are affine
+        y, _, _ = network(chainer.Variable(x), t, True, .75, layer, np.array([1, 0]))
+        np.testing.assert_allclose(y.array.ravel(), [.75 * 3 + .25 * 21, .75 * 21 + .25 * 3])
+    with pytest.raises(ValueError, match='must be in 0-2, not 3'):
+        network(x, t, True, .5, 3)
+
+
+def test_imagenet_weights_fill_the_convolutional_part(network):
+    assert network.backbone is network.base and BaseResNet50().backbone is None
 
 
 def test_layer_0_mixes_the_input_images(network):
@@ -97,7 +139,7 @@ def test_layer_5_mixes_the_features(network):
     x, t = batch()
     y, _, _ = network(x, t, True, LAM, 5, INDEX)
     mixed_h, _, _ = mixup_data(network.base(x), t, LAM, INDEX)
-    np.testing.assert_array_equal(y.array, network.classify(mixed_h).array)
+    np.testing.assert_array_equal(y.array, network.head(mixed_h).array)
 
 
 def test_layers_1_to_4_mix_between_the_stages(network):
@@ -110,7 +152,7 @@ def test_layers_1_to_4_mix_between_the_stages(network):
             if after == layer:
                 h, _, _ = mixup_data(h, t, LAM, INDEX)
         y, _, _ = network(x, t, True, LAM, layer, INDEX)
-        np.testing.assert_array_equal(y.array, network.classify(h).array)
+        np.testing.assert_array_equal(y.array, network.head(h).array)
 
 
 @pytest.mark.parametrize('arguments', [{'lam': 0.5}, {'target': np.zeros(2, 'i')}])
