@@ -4,7 +4,7 @@ Each training step draws one layer of the network and one lam ~ Beta(alpha, alph
 hidden states of every example at that layer with those of a partner from the same batch, and asks
 the network for both labels in the same proportion.  :func:`mixup_data` blends,
 :class:`ManifoldMixupNetwork` does so after one of its stages, and :class:`ManifoldMixupClassifier`
-draws lam and computes the loss.
+draws what is random and computes the loss.
 """
 import chainer
 import chainer.functions as F
@@ -17,7 +17,8 @@ def mixup_data(x, t, lam, index=None):
     Args:
         x (array or chainer.Variable): Images or hidden states, float, shape ``(N, ...)``.
         t (array or chainer.Variable): Their labels, int, shape ``(N,)``.
-        lam (float): The share of each example that is its own, in [0, 1].
+        lam (float, array or chainer.Variable): The share of each example that is its own, in
+            [0, 1]: one for all, shape ``()``, or one for each, shape ``(N,)``.
         index (array of int): Partner of each example, a permutation of ``0 ... N-1``; shape
             ``(N,)``.  Drawn from NumPy's global generator where it is None.
 
@@ -28,9 +29,20 @@ def mixup_data(x, t, lam, index=None):
     if index is None:
         index = np.random.permutation(len(x))
     index = chainer.backend.get_array_module(x).asarray(index)
-    lam = float(lam)  # a NumPy float64 would turn float32 maps into float64
+    lam = as_weights(lam, x)
     mixed_x = lam * x + (1 - lam) * F.permutate(x, index)  # F.permutate: no scatter in backward
     return mixed_x, t, t[index]
+
+
+def as_weights(lam, x):
+    """A Variable that holds ``lam`` and multiplies the examples of ``x``; it needs no gradient.
+
+    It has the dtype of ``x``, is on the same device, and has as many axes, of which all but the
+    first have length 1.
+    """
+    lam = chainer.backend.get_array_module(x).asarray(chainer.as_array(lam), x.dtype)
+    lam = lam.reshape(lam.shape + (1,) * (x.ndim - lam.ndim))
+    return chainer.Variable(lam, requires_grad=False)
 
 
 class ManifoldMixupNetwork(chainer.Chain):
@@ -102,7 +114,7 @@ class ManifoldMixupNetwork(chainer.Chain):
 class ManifoldMixupClassifier(chainer.Chain):
     """Wraps a network so that calling it on a batch gives the Manifold Mixup loss.
 
-    Under ``chainer.config.train`` the loss is that of a mixed batch,
+    Under ``chainer.config.train`` the loss is that of a mixed batch, the mean of
     ``lam * CE(y, t_a) + (1 - lam) * CE(y, t_b)``; otherwise, and with ``mixup_hidden=False``,
     it is the plain softmax cross-entropy.  Reports ``loss`` and ``accuracy``; on a mixed batch the
     accuracy is weighted like the loss: ``lam`` times that against ``t_a``, ``1 - lam`` against
@@ -114,18 +126,24 @@ class ManifoldMixupClassifier(chainer.Chain):
         mixup_alpha (float): Parameter of Beta(alpha, alpha), at least 0; 0 means ``lam = 1``.
         layer_mix (int, collection of int, or None): The layer that mixes, the layers of which one
             is drawn for each batch, or all of them.  0 is the input, thus input mixup.
+        lam_per (str): Whether one lam is drawn for each ``'batch'``, as in the paper, or for each
+            ``'example'``.
 
     Raises:
-        ValueError: If ``mixup_alpha`` is negative or not a number.
+        ValueError: If ``mixup_alpha`` is negative or not a number, or ``lam_per`` is neither.
     """
 
-    def __init__(self, predictor, mixup_hidden=True, mixup_alpha=0.2, layer_mix=None):
+    def __init__(self, predictor, mixup_hidden=True, mixup_alpha=0.2, layer_mix=None,
+                 lam_per='batch'):
         super().__init__()
         if not mixup_alpha >= 0:
             raise ValueError(f'mixup_alpha must be at least 0, not {mixup_alpha}')
+        if lam_per not in ('batch', 'example'):
+            raise ValueError(f"lam_per must be 'batch' or 'example', not {lam_per!r}")
         self.mixup_hidden = mixup_hidden
         self.mixup_alpha = mixup_alpha
         self.layer_mix = layer_mix
+        self.lam_per = lam_per
         with self.init_scope():
             self.predictor = predictor
 
@@ -135,30 +153,69 @@ class ManifoldMixupClassifier(chainer.Chain):
         Args:
             x (array): Images, float32, shape ``(N, 3, H, W)``.
             t (array): Labels, int32, shape ``(N,)``.
-            lam, layer_mix, index: What is drawn here where it is None; see :func:`mixup_data`
-                and the classifier's own ``layer_mix``.
+            lam, layer_mix, index: See :meth:`draw`, which draws what is None.
         """
-        if self.mixup_hidden and chainer.config.train:
-            lam = self.draw_lam() if lam is None else lam
-            layer_mix = self.layer_mix if layer_mix is None else layer_mix
-            y, t_a, t_b = self.predictor(x, t, True, lam, layer_mix, index)
-            loss = mixed(F.softmax_cross_entropy, y, t_a, t_b, lam)
-            accuracy = mixed(F.accuracy, y, t_a, t_b, lam)
-        else:
+        lam, layer, index = self.draw(len(x), lam, layer_mix, index)
+        if layer is None:
             y = self.predictor(x)
             loss = F.softmax_cross_entropy(y, t)
             accuracy = F.accuracy(y, t)
+        else:
+            y, t_a, t_b = self.predictor(
+                x, t, mixup_hidden=True, lam=lam, layer_mix=layer, index=index)
+            loss = mixed(cross_entropies, y, t_a, t_b, lam)
+            accuracy = mixed(correct, y, t_a, t_b, lam)
         chainer.report({'loss': loss, 'accuracy': accuracy}, self)
         return loss
 
-    def draw_lam(self):
-        """lam ~ Beta(alpha, alpha) from NumPy's global generator; 1 where alpha is 0."""
+    def draw(self, n, lam=None, layer_mix=None, index=None):
+        """What is random in one step, drawn from NumPy's global generator where it is None.
+
+        Args:
+            n (int): Size of the batch.
+            lam (float or array): See :func:`mixup_data`.
+            layer_mix (int, collection of int, or None): The classifier's own where it is None.
+            index (array of int): See :func:`mixup_data`.
+
+        Returns:
+            tuple: lam, layer (int) and index; each is None where nothing is mixed.
+        """
+        if not (self.mixup_hidden and chainer.config.train):
+            return None, None, None
+        if lam is None:
+            lam = self.draw_lam(n)
+        layer = self.predictor.draw_layer(self.layer_mix if layer_mix is None else layer_mix)
+        if index is None:
+            index = np.random.permutation(n)
+        return lam, layer, index
+
+    def draw_lam(self, n):
+        """lam ~ Beta(alpha, alpha), a float or an array of shape ``(n,)``; 1 if alpha is 0."""
         if self.mixup_alpha == 0:
             return 1.
-        return np.random.beta(self.mixup_alpha, self.mixup_alpha)
+        size = n if self.lam_per == 'example' else None
+        return np.random.beta(self.mixup_alpha, self.mixup_alpha, size)
 
 
 def mixed(criterion, y, t_a, t_b, lam):
-    """``criterion`` of logits ``y`` against both labels, weighted by lam and 1 - lam."""
-    lam = float(lam)
-    return lam * criterion(y, t_a) + (1 - lam) * criterion(y, t_b)
+    """The mean of a criterion of logits against both labels, weighted by lam and 1 - lam.
+
+    Args:
+        criterion (callable): Gives a value for each example, shape ``(N,)``, of logits and labels.
+        y (chainer.Variable): Logits, shape ``(N, n_class)``.
+        t_a, t_b (array or chainer.Variable): Labels, int, shape ``(N,)``.
+        lam: See :func:`mixup_data`.
+    """
+    a, b = criterion(y, t_a), criterion(y, t_b)
+    lam = as_weights(lam, a)
+    return F.mean(lam * a + (1 - lam) * b)
+
+
+def cross_entropies(y, t):
+    """The softmax cross-entropy of each example, shape ``(N,)``."""
+    return F.softmax_cross_entropy(y, t, reduce='no')
+
+
+def correct(y, t):
+    """1 for each example whose label has the largest logit, otherwise 0; shape ``(N,)``."""
+    return (y.array.argmax(axis=1) == chainer.as_array(t)).astype(y.dtype)

@@ -169,7 +169,7 @@ class Chainer(Contestant):
             engine.use('fast', model)
         if 'graph' in self.name:
             from engine.gpu import graphs
-            recorded = graphs.Step(optimizer)
+            recorded = graphs.GraphedStep(optimizer)
             self.device.pools.append(recorded.recorder.pool)
             self.step = lambda: recorded(x, t)
         self.model = model

@@ -61,7 +61,7 @@ def use(name, model, graph=False):
     if name == 'fast' and on_gpu:
         backends.use_gpu()
         from engine.gpu import graphs
-        graphs.record(graph)
+        graphs.enable(graph)
     switch(name == 'fast')
     if name == 'fast':
         with chainer.using_device(model.device):

@@ -218,14 +218,15 @@ def global_average_pooling_gradient(node, inputs):
 def cross_entropy(node, inputs):
     x, t = inputs
     ops = backend(x)
+    is_mean = node.reduce == 'mean'
     if not (ops and ops.loss and x.ndim == 2 and t.dtype.char == 'i' and t.ndim == 1
-            and node.normalize and node.reduce == 'mean' and node.class_weight is None
+            and (node.normalize or not is_mean) and node.class_weight is None
             and not chainer.is_debug()):
         return NotImplemented
     node.retain_inputs((0, 1))
     xp = chainer.backend.get_array_module(x)
     y, node.y, node._coeff = ops.loss.softmax_cross_entropy(
-        xp.ascontiguousarray(x), xp.ascontiguousarray(t), node.ignore_label)
+        xp.ascontiguousarray(x), xp.ascontiguousarray(t), node.ignore_label, is_mean)
     return y,
 
 
@@ -234,13 +235,12 @@ def cross_entropy_gradient(node, inputs):
     x, t, gloss = inputs
     ops = backend(x, gloss)
     if not (ops and ops.loss and x.ndim == 2 and t.dtype.char == 'i' and t.ndim == 1
-            and gloss.ndim == 0 and node.class_weight is None and node.y is not None
-            and node.y.dtype.char == 'f'):
+            and node.class_weight is None and node.y is not None and node.y.dtype.char == 'f'):
         return NotImplemented
     xp = chainer.backend.get_array_module(x)
     return ops.loss.softmax_cross_entropy_gradient(
-        xp.ascontiguousarray(node.y), xp.ascontiguousarray(t), gloss, node.coeff,
-        node.ignore_label),
+        xp.ascontiguousarray(node.y), xp.ascontiguousarray(t), xp.ascontiguousarray(gloss),
+        node.coeff, node.ignore_label),
 
 
 # Elementwise functions keep the layout of their inputs
@@ -270,12 +270,22 @@ def add(node, inputs):
     return ops.activation.add(*inputs),
 
 
-@replaces(basic_math.MulConstant, 'forward')
+@replaces(basic_math.Mul, 'forward')
 def multiply(node, inputs):
+    """An array by one factor, or by one for each example, such as lam."""
     ops = backend(*inputs)
-    if not (ops and ops.scale and share_one_layout(*inputs)):
+    x, factors = inputs if is_factors(*inputs) else inputs[::-1]
+    if not (ops and ops.scale and is_factors(x, factors) and share_one_layout(x)):
         return NotImplemented
-    return ops.scale(*inputs, node.value),
+    node.retain_inputs((0, 1))
+    return ops.scale(x, factors),
+
+
+def is_factors(x, factors):
+    """Whether the product with ``x`` has its shape and one factor for all or for each example."""
+    return (factors.ndim <= x.ndim and factors.flags.c_contiguous
+            and (factors.size == 1
+                 or x.ndim == factors.ndim and factors.size == len(factors) == len(x)))
 
 
 @replaces(permutate.Permutate, '_permutate')

@@ -12,8 +12,9 @@ from chainer.training import extensions
 
 import engine
 from engine.gpu import capture, cudnn_interface, graphs
-from engine.gpu.evaluation import Evaluation
-from engine.gpu.graphs import Step
+from engine.gpu.evaluation import GraphedEvaluation
+from engine.gpu.graphs import GraphedStep
+import mixup
 from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork
 from model import ResNet50
 
@@ -55,21 +56,22 @@ OPTIMIZERS = {'alpha': chainer.optimizers.Adam, 'lr': chainer.optimizers.Nestero
 
 
 class Loud(ManifoldMixupClassifier):
-    """Of which the gradients overflow at loss scales that float16 can hold."""
+    """A classifier whose gradients overflow at loss scales that float16 can hold."""
 
     def forward(self, *args):
         return 64 * super().forward(*args)
 
 
 def train(graph, n_step, rate='alpha', mixup_hidden=True, network=Network, n=6, size=9,
-          scaling=None):
+          scaling=None, **mixup_options):
     """Losses, and all numbers that the model and the optimizer hold in the end.
 
     In mixed16 with loss scaling, if it is given.
     """
     np.random.seed(0)
     with chainer.using_config('dtype', np.float32 if scaling is None else chainer.mixed16):
-        model = (ManifoldMixupClassifier if scaling is None else Loud)(network(), mixup_hidden)
+        model = (ManifoldMixupClassifier if scaling is None else Loud)(
+            network(), mixup_hidden, **mixup_options)
     model.to_device('@cupy:0')
     engine.use('fast', model)
     optimizer = OPTIMIZERS[rate]().setup(model)
@@ -79,7 +81,7 @@ def train(graph, n_step, rate='alpha', mixup_hidden=True, network=Network, n=6, 
     for parameter in model.params():
         if parameter.ndim > 1:
             parameter.update_rule.add_hook(chainer.optimizer_hooks.WeightDecay(1e-3))
-    step = Step(optimizer)
+    step = GraphedStep(optimizer)
     losses = []
     with chainer.using_config('cudnn_deterministic', True):
         for i, (x, t) in enumerate(batches(n_step, n, size, 'f' if scaling is None else 'e')):
@@ -129,6 +131,71 @@ def test_replayed_steps_in_mixed16_are_bit_for_bit_the_eager_ones(rate, scaling)
     assert updates < calls == 60 if 'interval' in scaling else updates == calls == 60
 
 
+@pytest.mark.parametrize('lam_per', ['batch', 'example'])
+@pytest.mark.parametrize('scaling', [None, {'scale': 128.}], ids=['float32', 'mixed16'])
+def test_replayed_steps_use_the_lams_that_are_drawn(lam_per, scaling):
+    eager, replayed = (train(graph, 40, scaling=scaling, lam_per=lam_per, mixup_alpha=1)
+                       for graph in (False, True))
+    assert len(set(eager[0])) > 30
+    assert_equal(eager, replayed)
+
+
+def mixup_data_by_roots(x, t, lam, index=None):
+    """A modified method, whose weights are the roots of lam and 1 - lam."""
+    index = chainer.backend.get_array_module(x).asarray(index)
+    lam = mixup.as_weights(lam, x)
+    return lam ** 0.5 * x + F.sqrt(1 - lam) * F.permutate(x, index), t, t[index]
+
+
+@pytest.mark.parametrize('lam_per', ['batch', 'example'])
+def test_a_modified_method_is_replayed_bit_for_bit(lam_per, monkeypatch):
+    plain = train(False, 1, lam_per=lam_per)
+    monkeypatch.setattr(mixup, 'mixup_data', mixup_data_by_roots)
+    eager, replayed = (train(graph, 40, lam_per=lam_per) for graph in (False, True))
+    assert eager[0][0] != plain[0][0] and len(set(eager[0])) == 40
+    assert_equal(eager, replayed)
+
+
+class Drawing(chainer.Chain):
+    """A classifier that draws an int, None or an int, a float, and arrays of floats and ints."""
+
+    def __init__(self):
+        super().__init__()
+        with self.init_scope():
+            self.fc = L.Linear(3, 4)
+
+    def draw(self, n):
+        return (np.random.choice([2, 3]), [None, 1][np.random.randint(2)], np.random.random(),
+                np.random.random(n), np.random.permutation(n))
+
+    def forward(self, x, t, multiple, shift, factor, factors, index):
+        xp = self.xp
+        y = int(multiple) * self.fc(F.mean(F.permutate(x, xp.asarray(index)), (2, 3)))
+        y *= F.broadcast_to(xp.asarray(factors, 'f')[:, None], y.shape)
+        y = y if shift is None else y + xp.arange(4, dtype='f')
+        return F.softmax_cross_entropy(y, t) * chainer.Variable(xp.asarray(factor, 'f'))
+
+
+def test_integers_and_none_select_a_graph_and_other_draws_are_its_inputs():
+    losses = []
+    for graph in False, True:
+        np.random.seed(0)
+        model = Drawing()
+        model.to_device('@cupy:0')
+        engine.use('fast', model)
+        optimizer = chainer.optimizers.Adam(.01).setup(model)
+        step, found = GraphedStep(optimizer), []
+        for x, t in batches(40):
+            if graph:
+                found.append(float(step(x, t)))
+            else:
+                optimizer.update(lambda *args: found.append(model(*args)) or found[-1],
+                                 x, t, *model.draw(len(x)))
+        losses.append([float(chainer.as_array(loss)) for loss in found])
+    assert losses[0] == losses[1] and len(set(losses[0])) == 40
+    assert len(step.recorded) == 4 and step.n_replayed == 36
+
+
 def test_steps_of_resnet50():
     eager, replayed = (train(graph, 12, network=lambda: ResNet50(4), n=2, size=32)
                        for graph in (False, True))
@@ -147,7 +214,7 @@ def test_no_step_is_recorded_that_would_keep_its_learning_rate(optimizer, change
     optimizer = optimizer(.01).setup(model)
     if change:
         change(model.predictor.fc.W.update_rule)
-    step = Step(optimizer)
+    step = GraphedStep(optimizer)
     losses = [float(step(*batches(1)[0])) for _ in range(3)]
     assert not step.recorded and len(set(losses)) == 3
 
@@ -156,7 +223,7 @@ def test_another_shape_is_recorded_anew_and_so_are_arrays_that_moved():
     model = ManifoldMixupClassifier(Network(), False)
     model.to_device('@cupy:0')
     engine.use('fast', model)
-    step = Step(chainer.optimizers.Adam().setup(model))
+    step = GraphedStep(chainer.optimizers.Adam().setup(model))
     for n, recorded, replayed in (4, 1, 0), (4, 1, 1), (3, 2, 1), (4, 2, 2), (3, 2, 3):
         step(*batches(1, n)[0])
         assert (len(step.recorded), step.n_replayed) == (recorded, replayed)
@@ -194,7 +261,7 @@ def test_neither_eager_steps_nor_replays_wait_for_the_gpu(dtype):
     if dtype == chainer.mixed16:
         optimizer.use_fp32_update()
         optimizer.loss_scaling(scale=1.)
-    step = Step(optimizer)
+    step = GraphedStep(optimizer)
     (x, t), = batches(1, 2, 32, np.dtype(dtype))
     optimizer.update(model, x, t)
     eager, waits = launched(lambda: optimizer.update(model, x, t))
@@ -226,7 +293,7 @@ def test_replayed_evaluations_are_bit_for_bit_the_eager_ones():
     model = ManifoldMixupClassifier(Network())
     model.to_device('@cupy:0')
     engine.use('fast', model)
-    recorded = Evaluation(model)
+    recorded = GraphedEvaluation(model)
     sizes = 6, 6, 4, 6, 4
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         recorded(*batches(1, 6)[0])  # nobody listens to the one that is recorded
@@ -252,7 +319,7 @@ def test_the_first_evaluation_shows_cudnn_the_stream_that_is_recorded_next():
     model = ManifoldMixupClassifier(Network())
     model.to_device('@cupy:0')
     engine.use('fast', model)
-    recorded = Evaluation(model)
+    recorded = GraphedEvaluation(model)
     if is_simulated():
         cudnn_interface.load().met.clear()
     first, second = batches(2)
@@ -273,10 +340,10 @@ def test_where_memory_is_short_others_give_theirs_back_but_not_graphs(monkeypatc
             raise cupy.cuda.runtime.CUDARuntimeError(2)
         return given(size)
     monkeypatch.setattr(cupy.cuda, 'Memory', scarce)
-    assert capture.chunk(512) and failures == [512]
+    assert capture.allocate(512) and failures == [512]
     monkeypatch.setattr(cupy.cuda, 'Memory', lambda size: failures.clear() or scarce(size))
     with pytest.raises(MemoryError, match='512 bytes left to record a step .*; a smaller batch'):
-        capture.chunk(512)
+        capture.allocate(512)
 
 
 class Data(chainer.dataset.Converter):
@@ -306,7 +373,7 @@ def trainer(out, graph, epochs=3, order=None):
     trainer.extend(extensions.snapshot(filename='snapshot_{.updater.epoch}'))
     engine.use('fast', model, graph)
     if graph:
-        trainer.get_extension('validation').eval_func = Evaluation(model)
+        trainer.get_extension('validation').eval_func = GraphedEvaluation(model)
     return trainer
 
 

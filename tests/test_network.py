@@ -110,6 +110,15 @@ def test_in_every_network_layer_0_is_the_input_and_the_next_follows_the_stem(any
     np.testing.assert_array_equal(y.array, any_network.head(h).array)
 
 
+def test_each_example_may_have_its_own_lam(any_network):
+    x, t = batch()
+    lam = np.array([1, LAM, 1, LAM])
+    y, _, _ = any_network(x, t, True, lam, 2, INDEX)
+    mixed, _, _ = any_network(x, t, True, LAM, 2, INDEX)
+    expected = np.where(lam[:, None] == 1, any_network(x).array, mixed.array)
+    np.testing.assert_allclose(y.array, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_without_a_head_returns_its_hidden_states():
     class Doubling(ManifoldMixupNetwork):
         layers = range(3)

@@ -34,11 +34,13 @@ extern "C" __global__ void add(const T *a, const T *b, T *sum, int n) {
         sum[i] = values[k];
 }
 
-// The factor is read from memory where there is a pointer to it.
-extern "C" __global__ void scale(const T *x, T *y, float value, const float *factor, int n) {
-    float by = factor ? *factor : value, values[EACH];
-    EACH_ELEMENT
-        values[k] = by * x[i];
+// The first `size` elements by the first factor, the next by the second, and so on.
+extern "C" __global__ void scale(const T *x, const T *factors, T *y, int size, int n) {
+    float values[EACH];
+    EACH_ELEMENT {
+        values[k] = x[i];
+        values[k] = factors[i / size] * values[k];
+    }
     EACH_ELEMENT
         y[i] = values[k];
 }

@@ -1,7 +1,6 @@
-"""ReLU, sums and multiples of arrays that lie alike in memory; the result lies as they do."""
+"""ReLU, sums and multiples of arrays of one layout in memory, which the result has too."""
 import cupy
 
-from engine.gpu import graph_inputs
 from engine.gpu.kernels import BYTES, launch
 from engine.layout import has_known_layout, same_layout
 
@@ -21,9 +20,14 @@ def add(a, b):
     return elementwise('add', a, b)
 
 
-def scale(x, value):
-    """value * x; None where ``x`` has gaps in its memory."""
-    return elementwise('scale', x, after=(float(value), graph_inputs.factor(value)))
+def scale(x, factors):
+    """Each example of ``x`` multiplied by its factor; None where ``x`` has gaps in its memory.
+
+    Args:
+        x (cupy.ndarray): Shape ``(N, ...)``.
+        factors (cupy.ndarray): One for all examples or one for each; contiguous, with x's dtype.
+    """
+    return elementwise('scale', x, before=(factors,), after=(x.size // factors.size,))
 
 
 def accumulate(a, b):
@@ -32,11 +36,11 @@ def accumulate(a, b):
         raise ValueError('the two arrays lie differently in memory')
 
 
-def elementwise(name, *arrays, result=None, after=()):
+def elementwise(name, *arrays, result=None, before=(), after=()):
     first = arrays[0]
     if not has_known_layout(first) or not all(same_layout(first, a) for a in arrays):
         return None
     result = cupy.empty_like(first) if result is None else result
-    launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, result, *after,
-           first.size)
+    launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, *before, result,
+           *after, first.size)
     return result

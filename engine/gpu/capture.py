@@ -15,18 +15,18 @@ class Recorder:
 
     def __init__(self):
         self.stream = cuda.cupy.cuda.Stream()
-        self.pool = cuda.cupy.cuda.MemoryPool(chunk)
-        self.pool.set_limit(size=0)  # none: where it is reached, a pool frees what graphs use
+        self.pool = cuda.cupy.cuda.MemoryPool(allocate)
+        self.pool.set_limit(size=0)  # no limit: a pool that reached it would free what graphs use
 
     @contextlib.contextmanager
     def __call__(self):
-        """In this context work is done on the stream, and memory is that of the pool."""
+        """A context in which work is done on the stream, in memory of the pool."""
         with cuda.cupy.cuda.using_allocator(self.pool.malloc), self.stream:
             yield
 
     @contextlib.contextmanager
     def capture(self):
-        """In this context work is not done: it is the ``graph`` of what this gives, afterwards."""
+        """A context in which work is recorded, not done; it yields what has the ``graph`` then."""
         captured = types.SimpleNamespace()
         self.stream.begin_capture()
         try:
@@ -39,8 +39,8 @@ class Recorder:
         captured.graph = self.stream.end_capture()
 
 
-def chunk(size):
-    """Memory for a pool.  If there is none the pool may not free, as it would, what graphs use."""
+def allocate(size):
+    """Memory for a pool, from others if need be; the pool itself would free what graphs use."""
     cupy = cuda.cupy
     for others in True, False:
         try:
@@ -54,9 +54,9 @@ def chunk(size):
 
 @contextlib.contextmanager
 def observed(model):
-    """What a model and its links report in this context: of each of them, arrays by their names.
+    """A context that collects what a model and its links report: ``{link: {name: array}}``.
 
-    Whoever else listens hears nothing.
+    Other observers are told nothing.
     """
     reporter, links = chainer.Reporter(), dict(model.namedlinks())
     for path, link in links.items():
@@ -71,18 +71,18 @@ def observed(model):
 
 
 def publish(loss, reported):
-    """Report copies, which the next replay leaves alone; one of the loss."""
+    """Report copies, which the next replay leaves alone, and return a copy of the loss."""
     for link, values in reported.items():
         chainer.report({key: value.copy() for key, value in values.items()}, link)
     return loss.copy()
 
 
-class Places:
-    """Where the arrays of a model lie, and those of update rules: a graph goes on using these.
+class CapturedArrays:
+    """The arrays of a model and of update rules that a graph reads and writes in each replay.
 
     Args:
         model (chainer.Link): Its parameters and persistent values.
-        rules (list of chainer.UpdateRule): Their states, and their parameters in float32.
+        rules (list of chainer.UpdateRule): Their states and master weights.
     """
 
     def __init__(self, model, rules=()):
@@ -94,6 +94,6 @@ class Places:
                        for rule in rules for name, array in (rule.state or {}).items()]
 
     def are_current(self):
-        """Whether all still lie there."""
+        """Whether the model and the rules still hold these arrays, and no others."""
         return (all(getattr(owner, name) is value for owner, name, value in self.held)
                 and all(state[name] is array for state, name, array in self.states))

@@ -1,7 +1,8 @@
-"""What kernels read from the GPU's memory but the host decides.
+"""Inputs of recorded steps: what kernels read from the GPU's memory and the host decides.
 
-A step that is recorded as a CUDA graph is replayed with the same memory: there nothing can be sent
-while it is recorded, and what varies from step to step has to be sent before each replay.
+A CUDA graph is replayed with the same memory.  Nothing can be sent to it while it is recorded, so
+its inputs have memory of their own: constants are sent once, and what varies from step to step is
+sent before each replay.
 """
 import contextlib
 
@@ -10,22 +11,21 @@ from chainer.backends import cuda
 
 ALIGNMENT = 256  # bytes, as CuPy's own
 
-recording = None  # the one that is going on
-n_sent = 0  # bytes since the beginning, each array rounded up
+recording = None  # the GraphInputs of the step that is being recorded
+n_sent = 0  # bytes sent so far in eager steps, each array rounded up
 
 
-class Recording:
-    """The values of one recorded step.
+class GraphInputs:
+    """The inputs of one recorded step.
 
-    Their memory is nobody else's: what the step itself allocates is used over and over in it.
+    They share no memory with what the step computes, which is overwritten again and again.
 
     Args:
-        capacity (int): Bytes for all of them, each rounded up.
+        capacity (int): Bytes for all of them, each rounded up to :data:`ALIGNMENT`.
 
     Attributes:
-        factors (dict): Numbers that stand, in what is recorded, for an element of an array.
-        found_inf (array): Not 0 where a step has found gradients that are not finite, and so has
-            changed no weights; None where it does not look.
+        found_inf (array): Not 0 where a replayed step has found gradients that are not finite, and
+            so has changed no weights; None where it does not look.
     """
 
     def __init__(self, capacity):
@@ -33,12 +33,11 @@ class Recording:
         self.host = np.zeros(capacity, np.uint8)
         self.used = 0
         self.functions = []
-        self.factors = {}
         self.found_inf = None
 
     @contextlib.contextmanager
     def __call__(self):
-        """The step is recorded in this context."""
+        """A context in which the step is recorded."""
         global recording
         recording = self
         try:
@@ -47,7 +46,7 @@ class Recording:
             recording = None
 
     def add(self, value):
-        """Room for an array; it on the GPU, and on the host where it is sent from."""
+        """The array on the GPU that is to hold a value, and the one on the host it is sent from."""
         place = slice(self.used, self.used + value.nbytes)
         self.used += rounded(value.nbytes)
         arrays = [memory[place].view(value.dtype).reshape(value.shape)
@@ -55,13 +54,14 @@ class Recording:
         arrays[1][...] = value
         return arrays
 
-    def varying(self, function):
+    def graph_input(self, function):
+        """The array on the GPU that holds what ``function()`` returns before each replay."""
         array, host = self.add(function())
         self.functions.append((host, function))
         return array
 
     def send(self):
-        """To be called before each replay."""
+        """Send all inputs; to be called before each replay."""
         for host, function in self.functions:
             host[...] = function()
         self.memory[:self.used] = cuda.cupy.asarray(self.host[:self.used])
@@ -77,16 +77,11 @@ def sent(value):
     return cuda.cupy.asarray(value)
 
 
-def constant(host):
+def constant(value):
     """A NumPy array on the GPU."""
-    return recording.add(host)[0] if recording else sent(host)
+    return recording.add(value)[0] if recording else sent(value)
 
 
-def varying(function):
-    """The NumPy array ``function()`` on the GPU; the function is asked anew for every replay."""
-    return recording.varying(function) if recording else sent(function())
-
-
-def factor(value):
-    """The array of one element that stands for a number in a recording; None for others."""
-    return recording.factors.get(value) if recording else None
+def graph_input(function):
+    """The NumPy array ``function()`` on the GPU; each replay calls the function anew."""
+    return recording.graph_input(function) if recording else sent(function())

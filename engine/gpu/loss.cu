@@ -1,7 +1,7 @@
 // Softmax cross-entropy of (n, classes) logits.
 
-// By one block: y is the softmax, loss the mean over the examples whose label is not `ignored`, and
-// coefficient 1 over their number.
+// By one block: y is the softmax.  Where there is a coefficient it becomes 1 over the number of
+// examples whose label is not `ignored`, and the loss their mean; otherwise each has its own loss.
 extern "C" __global__ void softmax_cross_entropy(
         const T *x, const int *t, float *y, T *loss, float *coefficient, int n, int classes,
         int ignored) {
@@ -18,11 +18,15 @@ extern "C" __global__ void softmax_cross_entropy(
         float log_total = logf(total);
         for (int c = 0; c < classes; ++c)
             probabilities[c] = expf(logits[c] - largest - log_total);
-        if (t[i] != ignored) {
-            sum += log_total - (logits[t[i]] - largest);
-            count += 1;
-        }
+        bool ignore = t[i] == ignored;
+        float own = ignore ? 0 : log_total - (logits[t[i]] - largest);
+        sum += own;
+        count += !ignore;
+        if (!coefficient)
+            loss[i] = own;
     }
+    if (!coefficient)
+        return;
     sums[threadIdx.x] = sum;
     counts[threadIdx.x] = count;
     for (int half = THREADS / 2; half > 0; half /= 2) {
@@ -38,14 +42,17 @@ extern "C" __global__ void softmax_cross_entropy(
     }
 }
 
-// Of x, given that of the loss, one thread for each element.
+// Of x, given that of the loss, or of each example's: one thread for each element.
 extern "C" __global__ void softmax_cross_entropy_gradient(
         const float *y, const int *t, const T *gloss, const float *coefficient, T *gx, int n,
         int classes, int ignored) {
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)n * classes)
         return;
-    int label = t[i / classes];
+    int example = i / classes, label = t[example];
     float difference = y[i] - (label == i % classes);
-    gx[i] = label == ignored ? 0 : *gloss * *coefficient * difference;
+    float factor = gloss[coefficient ? 0 : example];
+    if (coefficient)
+        factor *= *coefficient;
+    gx[i] = label == ignored ? 0 : factor * difference;
 }

@@ -25,7 +25,7 @@ def update(name, tensors, factors, found_inf=None):
     """
     rows = [(w, g, *(states + [None])[:2], copy, decay)
             for w, copy, g, states, decay in tensors]
-    read = graph_inputs.varying(lambda: np.array(factors(), np.float32))
+    read = graph_inputs.graph_input(lambda: np.array(factors(), np.float32))
     launch(name, rows, read, np.intp(0) if found_inf is None else found_inf)
 
 
