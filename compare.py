@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 # What may differ within a group: the mixup, the seed, what computed a run and where its files lie.
 NOT_COUNTED = {
-    'mixup_alpha', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'autotune',
+    'mixup_alpha', 'lam_per', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'autotune',
     'snapshot_every'}
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
 NOTES = """\
@@ -45,7 +45,7 @@ class Run:
     """One finished run, as read from its directory."""
     directory: str
     method: str            # a key of SCRIPTS
-    name: str              # the method with its alpha and layers: a row of the table
+    name: str              # the method with its lam and layers: a row of the table
     seed: int
     setting: dict          # the options that count for the grouping
     accuracy: np.ndarray   # validation accuracy in %, one value an epoch
@@ -59,8 +59,8 @@ def is_number(value, kind=(int, float)):
 
 
 def is_layers(value):
-    return value is None or (isinstance(value, list) and value != []
-                             and all(is_number(layer, int) for layer in value))
+    return (isinstance(value, list) and value != []
+            and all(is_number(layer, int) for layer in value))
 
 
 def is_starts(value):
@@ -99,8 +99,10 @@ def read_record(path):
         'seed': (lambda seed: is_number(seed, int), 'an integer'),
         'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer')})
     if record['method'] == 'manifoldmixup':
-        check(path, record['options'], {'mixup_alpha': (is_number, 'a number'),
-                                        'layer_mix': (is_layers, 'a list of integers or null')})
+        check(path, record['options'], {
+            'mixup_alpha': (is_number, 'a number'),
+            'lam_per': (lambda per: per in ('batch', 'example'), 'batch or example'),
+            'layer_mix': (is_layers, 'a list of integers')})
     return record
 
 
@@ -123,15 +125,19 @@ def read_log(path, epochs):
 
 
 def method_name(method, options):
-    """'baseline', 'input mixup (alpha 1, layer 0)', 'Manifold Mixup (alpha 0.2, layers 0–5)'."""
+    """'baseline', 'input mixup (alpha 1, layer 0)', 'Manifold Mixup (alpha 0.2, layers 0–5)'.
+
+    One lam per example is named, one per batch is not: 'alpha 1, one lam per example, layer 0'.
+    """
     if method == 'baseline':
         return method
     alpha = repr(float(options['mixup_alpha'])).removesuffix('.0')
-    layers = sorted(range(6) if options['layer_mix'] is None else options['layer_mix'])
+    per = ', one lam per example' * (options['lam_per'] == 'example')
+    layers = sorted(options['layer_mix'])
     in_a_row = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
     listed = f'{layers[0]}–{layers[-1]}' if in_a_row else ', '.join(map(str, layers))
     kind = 'input mixup' if layers == [0] else 'Manifold Mixup'
-    return f'{kind} (alpha {alpha}, layer{"s" * (len(layers) > 1)} {listed})'
+    return f'{kind} (alpha {alpha}{per}, layer{"s" * (len(layers) > 1)} {listed})'
 
 
 def seconds_per_epoch(elapsed):

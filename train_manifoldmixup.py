@@ -28,7 +28,8 @@ def main():
     experiment.load_pretrained(args.pretrained, network)
     streams.seed_global('mixup')
     model = ManifoldMixupClassifier(
-        network, mixup_hidden=True, mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)
+        network, mixup_hidden=True, mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix,
+        lam_per=args.lam_per)
     optimizer = experiment.setup_optimizer(model, args)
 
     # The iterators give indices, the converters turn them into batches of images and labels

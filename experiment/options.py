@@ -107,7 +107,7 @@ def parse_args(description, method, architectures, argv=None):
     network.add_argument(
         '--arch', choices=architectures, default='resnet50', help='(default: %(default)s)')
     network.add_argument(
-        '--stem', choices=('imagenet', 'cifar'),
+        '--stem', metavar='imagenet|cifar',
         help='imagenet: 7x7 convolution with stride 2 and pooling; cifar: 3x3 convolution '
              f'({by_recipe("stem")})')
     network.add_argument(
@@ -119,6 +119,10 @@ def parse_args(description, method, architectures, argv=None):
         mixup.add_argument(
             '--mixup-alpha', type=NOT_NEGATIVE, default=0.2, metavar='ALPHA',
             help='lam ~ Beta(ALPHA, ALPHA); 0: no mixing (default: %(default)s)')
+        mixup.add_argument(
+            '--lam-per', choices=('batch', 'example'), default='batch',
+            help='whether one lam is drawn for each batch or for each example '
+                 '(default: %(default)s)')
         mixup.add_argument(
             '--layer-mix', type=layer_set, metavar='LAYERS',
             help='layers of which one is drawn to mix each batch, such as 0,1,2; 0 alone is '
@@ -187,7 +191,7 @@ def parse_args(description, method, architectures, argv=None):
     args = parser.parse_args(argv)
     args.method = method
     fill_in(args)
-    check_layers(args, architectures[args.arch].layers)
+    check_network(args, architectures[args.arch])
     run_directory.check(args)
     return args
 
@@ -206,8 +210,16 @@ def fill_in(args):
         args.out = f'runs/{dataset}-{args.recipe}-{args.method}-{args.seed}'
 
 
-def check_layers(args, layers):
-    for layer in getattr(args, 'layer_mix', None) or ():
+def check_network(args, network):
+    """Whether a network class has the stem and the layers; all of these where none are given."""
+    if args.stem not in network.stems:
+        raise Invalid(f'--stem: given {args.stem!r}, valid: {", ".join(network.stems)}, the stems '
+                      f'of {args.arch}')
+    if args.method == 'baseline':
+        return
+    layers = network.layers
+    args.layer_mix = args.layer_mix or list(layers)
+    for layer in args.layer_mix:
         if layer not in layers:
             raise Invalid(f'--layer-mix: given {layer}, valid: {layers[0]} to {layers[-1]}, '
                           f'the layers of {args.arch}')

@@ -43,6 +43,7 @@ def add_options(parser):
     parser.add_argument('--seeds', type=SEED, nargs='+', default=[0, 1, 2], metavar='SEED')
     parser.add_argument('--out', required=True, metavar='DIR', help='holds a directory per run')
     parser.add_argument('--mixup-alpha', metavar='ALPHA', help="for Manifold Mixup's runs")
+    parser.add_argument('--lam-per', metavar='batch|example', help="for Manifold Mixup's runs")
     parser.add_argument('--layer-mix', metavar='LAYERS', help="for Manifold Mixup's runs")
     for name in '--seed', '--resume', '--estimate':  # decided here, run by run
         parser.add_argument(name, nargs='?', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -61,6 +62,8 @@ def parse(parser, argv=None):
     mixup = []
     if args.mixup_alpha is not None:
         mixup += ['--mixup-alpha', args.mixup_alpha]
+    if args.lam_per is not None:
+        mixup += ['--lam-per', args.lam_per]
     if args.layer_mix is not None:
         mixup += ['--layer-mix', args.layer_mix]
     return args, {'baseline': both, 'manifoldmixup': both + mixup}

@@ -40,6 +40,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--layer-mix', '-1'), ['-1', '0 to 5']),
     (('--layer-mix', 'all'), ['all', '0,1,2']),
     (('--layer-mix', ''), ["''", '0,1,2']),
+    (('--lam-per', 'pixel'), ['pixel', 'batch', 'example']),
     (('--mixup-alpha', '-0.1'), ['-0.1', 'from 0']),
     (('--mixup-alpha', 'nan'), ['nan', 'from 0']),
     (('--mixup-alpha', 'inf'), ['inf', 'from 0']),
@@ -147,7 +148,7 @@ def test_a_schedule_is_not_stretched_by_resuming(capsys, monkeypatch, tmp_path):
 def test_resuming_by_the_other_script_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
                       resumable(tmp_path), script=train_baseline)
-    assert 'method = manifoldmixup' in message or 'mixup_alpha' in message or 'layer' in message
+    assert 'lam_per = batch, given None' in message  # the first of the mixup's own options
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"method": "baseline"}', 'null'])
@@ -213,6 +214,11 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, changes, named
     assert named in str(error.value) and 'other.npz' in str(error.value)
 
 
+def test_pretrained_weights_for_a_network_without_a_backbone_are_refused(tmp_path):
+    with pytest.raises(experiment.errors.Invalid, match='--pretrained.*BaseResNet50; leave'):
+        experiment.load_pretrained(str(tmp_path / 'resnet.npz'), BaseResNet50())
+
+
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -232,7 +238,7 @@ def test_help_names_every_default(capsys, monkeypatch):
     for option in ('dataset', 'data-archive', 'arch', 'stem', 'pretrained', 'recipe', 'epoch',
                    'batchsize', 'optimizer', 'learnrate', 'weight-decay', 'schedule', 'augment',
                    'seed', 'device', 'out', 'resume', 'snapshot-every', 'mixup-alpha',
-                   'layer-mix', 'engine'):
+                   'lam-per', 'layer-mix', 'engine'):
         assert f'--{option}' in text
     assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
 
@@ -242,7 +248,15 @@ def test_the_default_recipe_is_that_of_the_blog_post():
     assert (args.recipe, args.dataset, args.epoch, args.batchsize) == ('blog', 'cifar10', 300, 256)
     assert (args.optimizer, args.learnrate, args.weight_decay) == ('adam', 0.001, 0)
     assert (args.augment, args.normalize, args.stem) == ('blog', 'unit', 'imagenet')
-    assert (args.mixup_alpha, args.layer_mix) == (0.2, None)
+    assert (args.mixup_alpha, args.lam_per, args.layer_mix) == (0.2, 'batch', [0, 1, 2, 3, 4, 5])
+
+
+def test_pairs_hands_options_of_the_mixup_to_its_script_alone():
+    parser = experiment.options.Parser()
+    experiment.pairs.add_options(parser)
+    mixup = ['--mixup-alpha', '1', '--lam-per', 'example', '--layer-mix', '0,2,3']
+    _, options = experiment.pairs.parse(parser, ['--out', 'none', '--epoch', '3', *mixup])
+    assert options == {'baseline': ['--epoch', '3'], 'manifoldmixup': ['--epoch', '3', *mixup]}
 
 
 def test_the_standard_recipe_is_sgd_with_weight_decay():

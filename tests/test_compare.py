@@ -24,7 +24,7 @@ OPTIONS = {
 def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, **options):
     """Write a finished run of three epochs whose last validation accuracy is `last` (0 to 1)."""
     if method == 'manifoldmixup':
-        options = {'mixup_alpha': 0.2, 'layer_mix': None, **options}
+        options = {'mixup_alpha': 0.2, 'lam_per': 'batch', 'layer_mix': list(range(6)), **options}
     accuracies = accuracies or [0.3, 0.5, last]
     elapsed = elapsed or [20. + 10 * epoch for epoch in range(len(accuracies))]
     log = [{'epoch': epoch, 'iteration': 390 * epoch, 'elapsed_time': seconds, 'main/loss': 1.5,
@@ -205,7 +205,7 @@ def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
 # What is compared with what
 
 @pytest.mark.parametrize('alpha, layers, name', [
-    (0.2, None, 'Manifold Mixup (alpha 0.2, layers 0–5)'),
+    (0.2, [0, 1, 2, 3, 4, 5], 'Manifold Mixup (alpha 0.2, layers 0–5)'),
     (2.0, [2, 0, 1], 'Manifold Mixup (alpha 2, layers 0–2)'),
     (1.0, [0], 'input mixup (alpha 1, layer 0)'),
     (1, [3], 'Manifold Mixup (alpha 1, layer 3)'),
@@ -213,8 +213,19 @@ def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
     (0.25, [0, 2, 5], 'Manifold Mixup (alpha 0.25, layers 0, 2, 5)'),
 ])
 def test_a_row_is_named_by_alpha_and_layers(alpha, layers, name):
-    options = {'mixup_alpha': alpha, 'layer_mix': layers}
+    options = {'mixup_alpha': alpha, 'lam_per': 'batch', 'layer_mix': layers}
     assert compare.method_name('manifoldmixup', options) == name
+    options['lam_per'] = 'example'
+    alpha = name.split(',')[0]
+    assert compare.method_name('manifoldmixup', options) == name.replace(
+        alpha, f'{alpha}, one lam per example')
+
+
+def test_one_lam_per_example_is_a_row_of_its_own(pair, capsys):
+    make_run(pair / 'example', 'manifoldmixup', 0.71, lam_per='example')
+    assert [row['name'] for row in compare_runs(capsys, pair)[1]['rows']] == [
+        'baseline', 'Manifold Mixup (alpha 0.2, layers 0–5)',
+        'Manifold Mixup (alpha 0.2, one lam per example, layers 0–5)']
 
 
 def test_each_mixup_variant_is_a_row_paired_with_the_baselines_of_its_seeds(three_pairs, capsys):
@@ -410,7 +421,8 @@ def test_a_malformed_record_is_named(pair, capsys, content):
 
 @pytest.mark.parametrize('option, value', [
     ('seed', None), ('seed', 1.5), ('epoch', 0), ('epoch', '3'), ('mixup_alpha', 'strong'),
-    ('layer_mix', 'all'), ('layer_mix', []), ('layer_mix', [0.5])])
+    ('lam_per', 'image'), ('lam_per', ['batch']), ('lam_per', None),
+    ('layer_mix', 'all'), ('layer_mix', []), ('layer_mix', [0.5]), ('layer_mix', None)])
 def test_an_option_that_cannot_be_read_is_named(pair, capsys, option, value):
     change(pair / 'mix' / 'run.json', lambda record: record['options'].update({option: value}))
     assert f'run.json: {option} is {value!r}, but ' in refusal(capsys, pair)

@@ -298,7 +298,7 @@ def test_the_scripts_differ_in_the_mixup_alone():
         "+args = experiment.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)",
         '-model = ManifoldMixupClassifier(network, mixup_hidden=False)',
         '+model = ManifoldMixupClassifier(network, mixup_hidden=True, '
-        'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix)']
+        'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix, lam_per=args.lam_per)']
 
 
 def test_an_estimate_writes_nothing(images, tmp_path, capsys, monkeypatch):
