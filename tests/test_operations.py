@@ -305,13 +305,19 @@ def test_other_functions_and_their_gradients(device, dtype, function, shape, lay
     assert_same(device, FUNCTIONS[function], normal(*shape, dtype=dtype), layout=LAYOUTS[layout])
 
 
+FACTORS = {'one': (), 'one of as many axes': (1, 1, 1, 1), 'one for each example': (4, 1, 1, 1)}
+
+
 @everywhere
+@pytest.mark.parametrize('shape', FACTORS.values(), ids=list(FACTORS))
 @pytest.mark.parametrize('last', [False, True], ids=['contiguous', 'channels-last'])
-def test_elementwise_functions_keep_the_layout(device, dtype, last):
+def test_elementwise_functions_keep_the_layout(device, dtype, last, shape):
     x, y = normal(4, 5, 6, 7, dtype=dtype), normal(4, 5, 6, 7, seed=1, dtype=dtype)
+    factors = np.random.RandomState(0).uniform(size=shape).astype(dtype)
 
     def function(x, y):
-        return .3 * F.relu(x + y) + (1 - .3) * F.permutate(x, like(x, np.array([2, 0, 3, 1])))
+        lam = chainer.Variable(like(x, factors).astype(x.dtype), requires_grad=False)
+        return lam * F.relu(x + y) + F.permutate(x, like(x, np.array([2, 0, 3, 1]))) * (1 - lam)
     assert_same(device, function, x, y)
 
     def compute(x, y):
@@ -321,6 +327,19 @@ def test_elementwise_functions_keep_the_layout(device, dtype, last):
         assert is_channels_last(h) == last and h.flags.c_contiguous != last
         return h,
     by_engine(device, compute, x, y)
+
+
+SHAPES = [((4, 5), (4, 5)), ((4, 5), (5,)), ((4, 5), (1, 5)), ((4, 1), (4, 5)), ((4,), (4,)),
+          ((1, 5), (4, 1)), ((), (3, 2)), ((), ()), ((3, 4, 1), (4, 1)), ((1,), ()), ((3,), (1, 1))]
+
+
+@everywhere
+@pytest.mark.parametrize('shapes', SHAPES, ids=str)
+def test_products_that_broadcast_and_both_of_their_gradients(device, dtype, shapes):
+    def function(x, y):
+        return F.broadcast_to(x * y, np.broadcast_shapes(*shapes))
+    assert_same(device, function,
+                *(normal(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)))
 
 
 @cases((CPU, 'f'), (GPU, 'f'))
@@ -333,11 +352,20 @@ def test_relu_of_zeros_infinities_and_nan_is_chainers(device, dtype):
 
 
 @everywhere
+@pytest.mark.parametrize('reduce', ['mean', 'no'])
 @pytest.mark.parametrize('n, classes', [(5, 3), (300, 10)])
-def test_softmax_cross_entropy_and_its_gradient(device, dtype, n, classes):
+def test_softmax_cross_entropy_and_its_gradient(device, dtype, n, classes, reduce):
     t = np.random.RandomState(0).randint(-1, classes, n).astype(np.int32)  # -1 does not count
-    assert_same(device, lambda x: F.softmax_cross_entropy(x, like(x, t)),
+    assert_same(device, lambda x: F.softmax_cross_entropy(x, like(x, t), reduce=reduce),
                 3 * normal(n, classes, dtype=dtype))
+
+
+@cases((CPU, 'f'), (GPU, 'f'))
+def test_the_mean_of_cross_entropies_has_the_gradients_of_their_mean(device, dtype):
+    """Its own gradient repeats one number in memory."""
+    t = np.random.RandomState(0).randint(0, 10, 300).astype(np.int32)
+    assert_same(device, lambda x: F.mean(F.softmax_cross_entropy(x, like(x, t), reduce='no')),
+                normal(300, 10))
 
 
 def bottleneck(kind, dtype):
