@@ -1,27 +1,26 @@
-"""ReLU, sums and multiples of arrays of one layout in memory, which the result has too."""
+"""ReLU, sums and products with factors, of arrays of one layout without gaps, which results keep."""
 import cupy
 
 from engine.gpu.kernels import BYTES, launch
-from engine.layout import has_known_layout, same_layout
 
 
 def relu(x):
-    """max(x, 0), or None where ``x`` has gaps in its memory."""
+    """max(x, 0)."""
     return elementwise('relu', x)
 
 
 def relu_gradient(y, gy):
-    """gy where y > 0, and 0 elsewhere; None where the two lie differently in memory."""
+    """The gradient of x where y is relu(x): gy where y > 0, otherwise 0."""
     return elementwise('relu_gradient', y, gy)
 
 
 def add(a, b):
-    """a + b, or None where the two lie differently in memory."""
+    """a + b."""
     return elementwise('add', a, b)
 
 
 def scale(x, factors):
-    """Each example of ``x`` multiplied by its factor; None where ``x`` has gaps in its memory.
+    """Each example of ``x`` multiplied by its factor.
 
     Args:
         x (cupy.ndarray): Shape ``(N, ...)``.
@@ -31,15 +30,16 @@ def scale(x, factors):
 
 
 def accumulate(a, b):
-    """a += b, for arrays that lie alike in memory without gaps."""
-    if elementwise('add', a, b, result=a) is None:
-        raise ValueError('the two arrays lie differently in memory')
+    """a += b."""
+    elementwise('add', a, b, result=a)
 
 
 def elementwise(name, *arrays, result=None, before=(), after=()):
+    """Launch a kernel of activation.cu, which is handed the arrays, the result and their size.
+
+    ``before`` and ``after`` are its arguments around the result.
+    """
     first = arrays[0]
-    if not has_known_layout(first) or not all(same_layout(first, a) for a in arrays):
-        return None
     result = cupy.empty_like(first) if result is None else result
     launch('activation', name, first.dtype, -(-first.nbytes // BYTES), *arrays, *before, result,
            *after, first.size)
