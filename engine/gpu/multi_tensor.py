@@ -128,7 +128,7 @@ def tensor_lists(method, parameters):
         dict: By the name of the kernel and the number of the update, an update rule that stands
         for all in the list, and the list as ``optimizers.update`` takes it.
     """
-    lists = {}
+    lists, decay = {}, weight_decay_of(method)
     for parameter in parameters:
         rule = parameter.update_rule
         rule.t += 1
@@ -142,7 +142,7 @@ def tensor_lists(method, parameters):
         tensors.append((w, None if master is parameter else parameter.array,
                         with_layout_of(parameter.array, parameter.grad),
                         [rule.state[name] for name in states],
-                        weight_decay_of(method) + weight_decay_of(rule)))
+                        decay + weight_decay_of(rule)))
     return lists
 
 
