@@ -36,7 +36,7 @@ from benchmarks.report import Report, made_by, name, print_table, verdict
 from benchmarks.row import Row, is_for_gpu
 from benchmarks.workers import UNFINISHED, Failure, Unsupported
 from experiment.errors import Invalid, one_line_errors
-from experiment.options import COUNT, DocstringHelp, RATE, Parser
+from experiment.options import COUNT, RATE, DocstringHelp, Parser
 
 # The first of each list counts most.
 CPU_BATCHES = {'resnet50-imagenet': (32, 128), 'resnet50-cifar': (32,), 'preactresnet18': (64,)}

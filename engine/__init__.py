@@ -24,7 +24,7 @@ State of the process that the engine changes or keeps:
 
 It only reads ``chainer.config``, such as ``train``, ``autotune`` and ``cudnn_deterministic``.
 """
-from engine import environment  # before NumPy
+from engine import environment  # isort: skip  # before NumPy, whose OpenBLAS reads it once
 import chainer
 import numpy as np
 

@@ -1,7 +1,7 @@
 """The backends of the engine: which code computes on which arrays, and what each of them has."""
 import dataclasses
 import types
-from typing import Callable, Optional
+from collections.abc import Callable
 
 from chainer.backends import cuda
 
@@ -28,9 +28,9 @@ class Backend:
     convolution: types.ModuleType
     normalization: types.ModuleType
     pooling: types.ModuleType
-    scale: Optional[Callable] = None
-    loss: Optional[types.ModuleType] = None
-    optimizers: Optional[types.ModuleType] = None
+    scale: Callable | None = None
+    loss: types.ModuleType | None = None
+    optimizers: types.ModuleType | None = None
 
 
 BACKENDS = {}  # by the type of the arrays; for CuPy's only once a GPU is used

@@ -47,7 +47,7 @@ def in_effect():
             if name.startswith(('OPENBLAS_', 'OMP_'))}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def threads():
     """The number of threads that may compute: what the user allows BLAS, or one for each core."""
     for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':

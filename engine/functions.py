@@ -9,16 +9,21 @@ from chainer.functions.activation import relu
 from chainer.functions.array import permutate
 from chainer.functions.connection import convolution_2d, deconvolution_2d, linear
 from chainer.functions.loss import softmax_cross_entropy
-from chainer.functions.math import basic_math
-from chainer.functions.math import sum as sum_
+from chainer.functions.math import basic_math, sum as sum_
 from chainer.functions.normalization import batch_normalization
 from chainer.functions.pooling import average_pooling_2d, max_pooling_nd
 
 from engine.backends import backend
 from engine.layout import (
-    as_pixels, from_rows, is_channels_last, share_one_layout, to_nchw, to_nhwc, to_rows)
+    as_pixels,
+    from_rows,
+    is_channels_last,
+    share_one_layout,
+    to_nchw,
+    to_nhwc,
+    to_rows,
+)
 from engine.seam import replaces
-
 
 # Convolution: the three functions of which Chainer makes its gradients of any order
 

@@ -13,7 +13,14 @@ from mixup import ManifoldMixupClassifier
 from model import ResNet50
 from tests.test_gpu_graphs import Network
 from tests.test_operations import (
-    CPU, GPU, assert_same, by_engine, exact_products, normal, outputs_and_gradients)
+    CPU,
+    GPU,
+    assert_same,
+    by_engine,
+    exact_products,
+    normal,
+    outputs_and_gradients,
+)
 
 __all__ = ['exact_products']  # a fixture that all tests here use
 pytestmark = pytest.mark.gpu

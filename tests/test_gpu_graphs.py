@@ -11,10 +11,10 @@ from chainer import training
 from chainer.training import extensions
 
 import engine
+import mixup
 from engine.gpu import capture, cudnn_interface, graphs
 from engine.gpu.evaluation import GraphedEvaluation
 from engine.gpu.graphs import GraphedStep
-import mixup
 from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork
 from model import ResNet50
 

@@ -87,6 +87,7 @@ def test_a_plan_for_which_there_is_no_memory_is_not_the_fastest(cudnn, monkeypat
 @pytest.mark.parametrize('fails', [False, True])
 def test_only_the_fastest_plan_keeps_its_workspace(cudnn, monkeypatch, fails):
     import cupy
+
     from engine.gpu import plans
     given, made = cupy.cuda.Memory, []
 

@@ -5,11 +5,16 @@ import chainer.links as L
 import numpy as np
 import pytest
 from chainer import gradient_check, testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mixup import (
-    ManifoldMixupClassifier, ManifoldMixupNetwork, correct, cross_entropies, mixed, mixup_data)
+    ManifoldMixupClassifier,
+    ManifoldMixupNetwork,
+    correct,
+    cross_entropies,
+    mixed,
+    mixup_data,
+)
 
 SHAPES = st.sampled_from([(1, 3), (2, 1), (5, 3, 4, 4), (8, 2, 1, 1), (7,)])
 

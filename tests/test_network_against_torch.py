@@ -7,11 +7,11 @@ import functools
 import importlib.util
 import os
 
-import engine
 import chainer
 import numpy as np
 import pytest
 
+import engine
 from mixup import ManifoldMixupClassifier
 from model import ResNet50
 from tests.reference.cases import CASES, LAM, N_CLASS, batch, digest, weights
@@ -31,7 +31,7 @@ def arrays(network):
     return found
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def shapes(stem):
     return {name: array.shape for name, array in arrays(ResNet50(N_CLASS, stem)).items()}
 
@@ -44,7 +44,7 @@ class Logits(chainer.LinkHook):
             self.y = args.out[0] if isinstance(args.out, tuple) else args.out
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def values(stem):
     return weights(shapes(stem))
 

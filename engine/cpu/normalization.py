@@ -6,8 +6,7 @@ parameters (channels,); all of one dtype.
 import numpy as np
 
 from engine.cpu.activation import rectify, rectify_gradient
-from engine.cpu.blocks import (
-    block_rows, column_sum, folded, for_each_row_block, repeated, widened)
+from engine.cpu.blocks import block_rows, column_sum, folded, for_each_row_block, repeated, widened
 
 
 def forward(x, gamma, beta, eps, decay=None, running_mean=None, running_var=None, residual=None,

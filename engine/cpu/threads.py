@@ -6,8 +6,8 @@ threads serve one caller at a time and would have to synchronize at every produc
 """
 import functools
 import os
-from queue import SimpleQueue
 import threading
+from queue import SimpleQueue
 
 from threadpoolctl import ThreadpoolController
 
@@ -56,7 +56,7 @@ def parallel_for(function, n, step, elements):
     return results
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def queue(process, threads):
     """The queue from which the worker threads of a process take tasks.
 

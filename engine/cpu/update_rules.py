@@ -2,7 +2,7 @@
 import numpy as np
 from chainer.optimizers import adam, momentum_sgd, nesterov_ag
 
-from engine.cpu.blocks import for_each_block, flat
+from engine.cpu.blocks import flat, for_each_block
 from engine.layout import with_layout_of
 from engine.seam import replaces
 

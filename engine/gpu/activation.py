@@ -1,4 +1,4 @@
-"""ReLU, sums and products with factors, of arrays of one layout without gaps, which results keep."""
+"""ReLU, sums and products with factors, of arrays of one layout without gaps."""
 import cupy
 
 from engine.gpu.kernels import BYTES, launch

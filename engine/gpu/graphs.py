@@ -20,8 +20,7 @@ import weakref
 
 import chainer
 import numpy as np
-from chainer import optimizer as chainer_optimizer
-from chainer import training
+from chainer import optimizer as chainer_optimizer, training
 from chainer.backends import cuda
 
 from engine.gpu import graph_inputs
