@@ -15,7 +15,7 @@ TIMEOUT = 10  # seconds in which it has to start, and to end
 
 @contextlib.contextmanager
 def service(logs):
-    """Run the service while in this context.
+    """Run the service in a ``with`` block.
 
     Args:
         logs (str): A folder, which is made for its logs.
@@ -37,7 +37,7 @@ def service(logs):
 
 
 def control(environment, *arguments, commands=''):
-    """Whether the control program did what it was asked to."""
+    """Call the control program; whether it did what it was asked to."""
     try:  # a daemon would keep a pipe for its output open
         done = subprocess.run([CONTROL, *arguments], input=commands, text=True, timeout=TIMEOUT,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -39,11 +39,11 @@ CLOSING = 20  # seconds to write snapshots and compare, or less where there is l
 
 
 class Failed(Exception):
-    """Nothing can be trained; the message is one line that says why."""
+    """An error after which nothing can be trained; the message is one line that says why."""
 
 
 class Terminated(KeyboardInterrupt):
-    """This process is to end; the runs have not heard of it."""
+    """The signal to end that this process got and its runs did not."""
 
 
 class Run:
@@ -64,7 +64,7 @@ class Run:
                 env={**os.environ, **environment})
 
     def entries(self):
-        """Chainer's log so far."""
+        """The entries of Chainer's log so far, a list of dict."""
         try:
             with open(os.path.join(self.out, 'log')) as file:
                 return json.load(file)
@@ -121,7 +121,7 @@ def interrupt(runs, grace):
 
 
 def wait(runs, seconds):
-    """Wait until all have ended, but no longer."""
+    """Wait until all runs have ended, or these seconds have passed."""
     end = time.monotonic() + seconds
     for run in runs:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -129,7 +129,7 @@ def wait(runs, seconds):
 
 
 class Training:
-    """All that one call does.
+    """The pairs of runs of one call: how many train at once, and for how many epochs.
 
     Attributes:
         paces (dict): By the number of pairs at once, seconds an epoch and seconds around a run.
@@ -277,7 +277,7 @@ class Training:
                 time.sleep(.2)
 
     def summary(self):
-        """What goes into the file."""
+        """The content of training.json, a dictionary."""
         epochs = {run.name: run_directory.finished(run.out) for run in self.runs}
         return {'epochs': self.epochs, 'recipe': self.args.recipe, 'options': self.options,
                 'environment': self.environment,

@@ -86,9 +86,10 @@ class Row:
             'pytorch_eager_to_engine': eager and ours and round(ms[eager] / ms[ours], 3)}
 
     def prepare(self, pending):
-        """Contestants that are ready, as many as memory holds; they are taken out of ``pending``.
+        """Prepare contestants and take them out of ``pending``, as many as memory holds at once.
 
-        cuDNN and PyTorch choose slower kernels where memory is short, so much of it stays free.
+        Those that are ready are returned.  cuDNN and PyTorch choose slower kernels where memory is
+        short, so much of it stays free.
         """
         ready, later = [], []
         while pending:
@@ -127,6 +128,7 @@ class Row:
         return ready
 
     def take_turns(self, ready, wave):
+        """Let contestants that are ready take turns, and enter what they took into the results."""
         turns = {contestant: [] for contestant in ready}
         steps = {contestant: self.args.steps or max(self.kind.FEWEST, min(self.kind.MOST, round(
             1e3 * self.kind.TURN / self.answers[contestant]['ms']))) for contestant in ready}
@@ -159,6 +161,7 @@ class Row:
             self.workers[contestant].close()
 
     def count_kernels(self, contestants):
+        """Enter the kernels and launches of a step of each contestant into the results."""
         for contestant in contestants:  # all at once: nothing is timed now
             self.workers[contestant].send('profile')
         for contestant in contestants:

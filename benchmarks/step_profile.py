@@ -57,7 +57,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def operation(self, *properties):
-        """What is asked for in this context is one operation, whatever it consists of."""
+        """A context in which all that the engine asks for is entered as one operation."""
         if self.inside:
             yield
             return
@@ -94,7 +94,10 @@ def by(shape):
 
 
 def bytes_of_update(w, g, first, second, copy):
-    """Weights and states are read and written, the gradient is read, the copy written."""
+    """The bytes that an update of one parameter reads and writes.
+
+    Weights and states are read and written, the gradient is read, the copy in float16 is written.
+    """
     if w is None:  # nothing is updated: gradients are looked through
         return g.nbytes
     return sum(times * array.nbytes for times, array in (
@@ -102,7 +105,7 @@ def bytes_of_update(w, g, first, second, copy):
 
 
 class WatchedModule:
-    """Gives the kernels of a ``cupy.RawModule``, which enter their launches into a ledger."""
+    """A ``cupy.RawModule`` whose kernels enter their launches into a ledger."""
 
     def __init__(self, module, ledger):
         self.module, self.ledger = module, ledger
@@ -112,6 +115,7 @@ class WatchedModule:
 
 
 class WatchedKernel:
+    """A kernel that enters its launches into a ledger."""
 
     def __init__(self, name, kernel, ledger):
         self.name, self.launched, self.ledger = name, kernel, ledger
@@ -146,7 +150,7 @@ def profiled(ledger, step, synchronize):
 
 
 def attributed(events):
-    """What a trace says of the device.
+    """Kernels in a trace and the operations that launched them.
 
     A kernel belongs to the operation in whose mark the host launched it.
 

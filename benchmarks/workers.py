@@ -22,7 +22,7 @@ class Failure(Exception):
 
 
 class Unsupported(Exception):
-    """A worker does not do what is asked, as it should be."""
+    """A worker was asked for what it is not meant to do; the message says why."""
 
 
 class TimeOut(Failure):
@@ -95,7 +95,7 @@ class Worker:
         return one_line(f'ended with status {status}: ' + ([''] + [s for s in lines if s])[-1])
 
     def close(self, failed=False):
-        """End it and all that it started; waits until its memory is free."""
+        """End the worker and all that it started, and wait until its memory is free."""
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
