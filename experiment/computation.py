@@ -76,5 +76,5 @@ def use_engine(args, model, evaluator):
     chainer.global_config.cudnn_deterministic = not args.autotune  # the same bits in each run
     engine.use(args.engine, model, graph=args.graph == 'on')
     if args.graph == 'on':
-        from engine.gpu.evaluation import Evaluation
-        evaluator.eval_func = Evaluation(model)
+        from engine.gpu.evaluation import GraphedEvaluation
+        evaluator.eval_func = GraphedEvaluation(model)
