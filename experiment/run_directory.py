@@ -63,7 +63,8 @@ def check_same_run(args):
     # A longer run is the same run as long as no schedule is stretched to the new length.
     longer = now['schedule'] == 'constant' and now['epoch'] >= before.get('epoch', 0)
     free = FREE + ('epoch',) * longer
-    for name in sorted(before.keys() | now.keys()):
+    # The method comes first: a run of the other one also differs in options that only one has.
+    for name in ['method', *sorted((before.keys() | now.keys()) - {'method'})]:
         if name not in free and before.get(name) != now.get(name):
             raise Invalid(f'--resume: the run in {args.out} has {name} = {before.get(name)}, '
                           f'given {now.get(name)}; give the options that it was started with')

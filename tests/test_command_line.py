@@ -148,7 +148,7 @@ def test_a_schedule_is_not_stretched_by_resuming(capsys, monkeypatch, tmp_path):
 def test_resuming_by_the_other_script_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
                       resumable(tmp_path), script=train_baseline)
-    assert 'lam_per = batch, given None' in message  # the first of the mixup's own options
+    assert 'method = manifoldmixup, given baseline' in message
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"method": "baseline"}', 'null'])

@@ -1,7 +1,8 @@
 // Softmax cross-entropy of (n, classes) logits.
 
-// By one block: y is the softmax.  Where there is a coefficient it becomes 1 over the number of
-// examples whose label is not `ignored`, and the loss their mean; otherwise each has its own loss.
+// Softmax y and loss, by a single block.  With a coefficient the loss is the mean over the examples
+// whose label is not `ignored`, and the coefficient 1 over their number; without one there is a loss
+// for each example.
 extern "C" __global__ void softmax_cross_entropy(
         const T *x, const int *t, float *y, T *loss, float *coefficient, int n, int classes,
         int ignored) {
@@ -42,7 +43,7 @@ extern "C" __global__ void softmax_cross_entropy(
     }
 }
 
-// Of x, given that of the loss, or of each example's: one thread for each element.
+// Gradient of the logits, given that of the loss or of each example's; a thread for each element.
 extern "C" __global__ void softmax_cross_entropy_gradient(
         const float *y, const int *t, const T *gloss, const float *coefficient, T *gx, int n,
         int classes, int ignored) {
