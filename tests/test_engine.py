@@ -370,7 +370,7 @@ def test_twenty_steps_of_a_network_in_float64(make):
 
 @pytest.mark.slow
 def test_a_network_in_float32_errs_no_more_than_stock():
-    """Where no rounding flips a ReLU, which changes gradients by per cents: some batches do not."""
+    """The best of four batches counts: in the others a rounding may flip a ReLU."""
     errors = {'stock': [], 'fast': []}
     for seed in range(4):
         exact = train('stock', 'd', seed)[1]

@@ -141,7 +141,7 @@ def odd_convolutions():
 
 @pytest.mark.parametrize('name', DEVICES)
 def test_cudnn_makes_every_plan(real_cupy, tmp_path, name):
-    """With no demands, deterministic, and without TF32; for float32 and float16."""
+    """Plans of any kind, deterministic ones, and ones without TF32, in float32 and in float16."""
     shapes = [*convolutions(), *odd_convolutions()]
     stub = tmp_path / 'libcuda.c'
     stub.write_text('\n'.join(f'int {name}(void) {{ return 3; }}' for name in NEEDED))

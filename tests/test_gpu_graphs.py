@@ -314,14 +314,14 @@ def test_replayed_evaluations_are_bit_for_bit_the_eager_ones():
 
 
 def test_the_first_evaluation_shows_cudnn_the_stream_that_is_recorded_next():
-    """And what it reports lies elsewhere than what the next ones compute."""
+    """What it reports also lies elsewhere than what the next evaluations compute."""
     np.random.seed(0)
     model = ManifoldMixupClassifier(Network())
     model.to_device('@cupy:0')
     engine.use('fast', model)
     recorded = GraphedEvaluation(model)
     if is_simulated():
-        cudnn_interface.load().met.clear()
+        cudnn_interface.load().known_pairs.clear()
     first, second = batches(2)
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         losses = [recorded(*batch) for batch in (first, second, first)]

@@ -123,13 +123,13 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path):
-    """Without an nvidia-smi."""
+    """The project on a machine without nvidia-smi."""
     return Project(tmp_path)
 
 
 @pytest.fixture
 def completed(project):
-    """With a .venv that was made where there was no GPU; now there is one."""
+    """The project with a .venv that was made before the machine had a GPU."""
     without = project.make('demo')
     assert len(without.installed) == 1 and 'numpy' in without.installed[0]
     assert not set(without.installed[0]) & {*FOR_12, *FOR_13}

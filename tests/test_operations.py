@@ -33,7 +33,7 @@ everywhere = cases((CPU, 'f'), (CPU, 'd'), (GPU, 'f'), (GPU, 'e'))
 
 @pytest.fixture(autouse=True)
 def exact_products():
-    """Without TF32, which keeps 10 bits."""
+    """Switch TF32 off, which keeps 10 bits."""
     with chainer.using_config('use_cudnn_tensor_core', 'never'):
         yield
 
@@ -236,7 +236,7 @@ def test_batch_normalization_its_gradients_and_running_statistics(
 @everywhere
 @pytest.mark.parametrize('n, h, w', [(2, 16, 16), (3, 19, 9), (64, 16, 16)])
 def test_batch_normalization_of_many_rows(device, dtype, n, h, w):
-    """As many as one block on a GPU holds, one more, and so many that several blocks share them."""
+    """The rows that a block on a GPU holds, one more, and so many that several blocks share them."""
     assert_same(device, F.batch_normalization, 5 + normal(n, 65, h, w, dtype=dtype),
                 *parameters(65, dtype))
 

@@ -1,8 +1,8 @@
 // Softmax cross-entropy of (n, classes) logits.
 
-// Softmax y and loss, by a single block.  With a coefficient the loss is the mean over the examples
-// whose label is not `ignored`, and the coefficient 1 over their number; without one there is a loss
-// for each example.
+// Softmax y and loss, by a single block.  With a coefficient the loss is the mean over the
+// examples whose label is not `ignored`, and the coefficient 1 over their number; without one
+// there is a loss for each example.
 extern "C" __global__ void softmax_cross_entropy(
         const T *x, const int *t, float *y, T *loss, float *coefficient, int n, int classes,
         int ignored) {

@@ -1,4 +1,4 @@
-"""As much of nvidia-cudnn-frontend as convolutions need, by NumPy on the host's memory.
+"""The part of nvidia-cudnn-frontend that convolutions need, by NumPy on the host's memory.
 
 An operation has three plans; a test may let one of them fail, be slow or need more memory.
 """
@@ -20,8 +20,8 @@ PLANS = []  # kind and number of all that have been executed
 FAILURES = {}  # what is raised: at ('build', number), ('execute', number) or a stage, (name,)
 SECONDS = collections.defaultdict(float)  # by a plan's number, how much longer it takes
 WORKSPACES = collections.defaultdict(lambda: 64)  # likewise, bytes
-streams = {}  # of each handle
-met = set()  # pairs of both
+streams = {}  # the stream of each handle
+known_pairs = set()  # (handle, stream), for which cuDNN has allocated what it needs
 
 
 class cudnnGraphNotSupportedError(Exception):
@@ -38,10 +38,10 @@ def create_handle():
 
 
 def set_stream(handle, stream):
-    """For a stream that is new to a handle cuDNN allocates, which a capture may not allow."""
-    if (handle, stream) not in met and runtime.is_capturing():
+    """Set the stream of a handle; a new pair allocates memory, which a capture may not allow."""
+    if (handle, stream) not in known_pairs and runtime.is_capturing():
         raise RuntimeError('CUDNN_STATUS_NOT_SUPPORTED_CUDA_GRAPH_CAPTURE: a new stream')
-    met.add((handle, stream))
+    known_pairs.add((handle, stream))
     streams[handle] = stream
 
 
@@ -174,7 +174,7 @@ class pygraph:
         return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (ph, ph), (pw, pw)))
 
     def taps(self, padded, W, y):
-        """For each tap of the filter its place, and the pixels that meet it."""
+        """The place of each tap of the filter, and the pixels that it is multiplied with."""
         (sy, sx), (oh, ow) = self.stride, y.shape[2:]
         for i in range(W.shape[2]):
             for j in range(W.shape[3]):
