@@ -35,7 +35,7 @@ def load(name, archive=None, size=32):
     """Load the training set and the test set.
 
     Args:
-        name (str): 'cifar10', 'cifar100', 'digits', or a folder that holds ``train/CLASS/IMAGE``
+        name (str): One of ``NAMES``, or a folder that holds ``train/CLASS/IMAGE``
             and ``test/CLASS/IMAGE``.
         archive (str): an archive of CIFAR to read instead of the cache or the network.
         size (int): height and width in pixels to which a folder's images are resized; those of
@@ -50,7 +50,7 @@ def load(name, archive=None, size=32):
     if archive is not None and name not in cifar.CIFAR:
         raise Invalid(f'--data-archive {archive} does not go with --dataset {name}: '
                       f'it is for {" and ".join(cifar.CIFAR)}')
-    if size != 32 and (name in cifar.CIFAR or name == 'digits'):
+    if size != 32 and name in NAMES:
         raise Invalid(f"--size {size} does not go with --dataset {name}: its images are 32 x 32, "
                       "--size is for a directory's")
     if name in cifar.CIFAR:
@@ -59,11 +59,11 @@ def load(name, archive=None, size=32):
             LabeledImages(arrays[f'{split}_x'].reshape(-1, 3, 32, 32),
                           arrays[f'{split}_y'].astype(np.int32), cifar.CIFAR[name].n_class)
             for split in ('train', 'test'))
-    if name == 'digits':
-        return load_digits()
+    if name in LOADERS:
+        return LOADERS[name]()
     if os.path.isdir(name):
         return load_folder(name, size)
-    raise Invalid(f'--dataset {name} is neither {", ".join(cifar.CIFAR)}, digits nor a folder '
+    raise Invalid(f'--dataset {name} is neither {", ".join(NAMES)} nor a folder '
                   'that holds train/CLASS/IMAGE and test/CLASS/IMAGE')
 
 
@@ -83,6 +83,10 @@ def load_digits():
     train_x, test_x, train_y, test_y = train_test_split(
         images, labels, test_size=360, random_state=0, stratify=labels)
     return LabeledImages(train_x, train_y, 10), LabeledImages(test_x, test_y, 10)
+
+
+LOADERS = {'digits': load_digits}  # the sets beside CIFAR, of 32 x 32 images too
+NAMES = (*cifar.CIFAR, *LOADERS)
 
 
 class Folder(DirectoryParsingLabelDataset):

@@ -7,6 +7,7 @@ from experiment import run_directory
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import NORMALIZATIONS
 from experiment.computation import DTYPES
+from experiment.dataset import NAMES
 from experiment.errors import Invalid
 from experiment.optimizer import OPTIMIZERS, SCHEDULES
 
@@ -84,7 +85,7 @@ def parse_args(description, method, architectures, argv=None):
     data = parser.add_argument_group('data')
     data.add_argument(
         '--dataset', default='cifar10', metavar='NAME',
-        help='cifar10, cifar100, digits, or a directory with train/CLASS/IMAGE and '
+        help=f'{", ".join(NAMES)}, or a directory with train/CLASS/IMAGE and '
              'test/CLASS/IMAGE (default: %(default)s)')
     data.add_argument(
         '--data-archive', metavar='FILE',

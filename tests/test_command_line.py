@@ -25,13 +25,13 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
 
 
 @pytest.mark.parametrize('arguments, named', [
-    (('--dataset', 'imagenet'), ['imagenet', 'cifar10', 'digits']),
+    (('--dataset', 'no-such-set'), ['no-such-set', 'cifar10', 'digits']),
     (('--recipe', 'paper'), ['paper', 'blog', 'standard']),
-    (('--arch', 'vgg'), ['vgg', 'resnet50']),
+    (('--arch', 'no-such-net'), ['no-such-net', 'resnet50']),
     (('--engine', 'warp'), ['warp', 'fast', 'stock']),
     (('--dtype', 'float16'), ['float16', 'float32', 'mixed16']),
     (('--device', 'cpu', '--dtype', 'mixed16'), ['--dtype', 'mixed16', 'float32', 'GPU']),
-    (('--stem', 'vgg'), ['vgg', 'imagenet', 'cifar']),
+    (('--stem', 'no-such-stem'), ['no-such-stem', 'imagenet', 'cifar']),
     (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
     (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),
     (('--augment', 'cutout'), ['cutout', 'blog', 'standard', 'none']),

@@ -189,7 +189,7 @@ def test_a_layer_outside_its_range_is_an_error_that_names_the_range(network, lay
 
 def test_an_unknown_stem_is_an_error_that_names_the_stems():
     with pytest.raises(ValueError, match="'imagenet' or 'cifar'"):
-        BaseResNet50('vgg')
+        BaseResNet50('no-such-stem')
 
 
 def test_float32_stays_float32_throughout_a_training_step():
