@@ -11,7 +11,7 @@ from chainer.links.model.vision import resnet
 from hypothesis import given, settings, strategies as st
 
 import engine
-from engine.layout import is_channels_last, to_nchw, to_nhwc
+from engine.layout import is_channels_last, to_nchw, to_nhwc, with_layout_of
 from mixup import mixup_data
 
 CPU, GPU = '@numpy', '@cupy:0'
@@ -67,7 +67,7 @@ def outputs_and_gradients(function, *inputs):
     variables = [chainer.Variable(x) for x in inputs]
     y = function(*variables)
     weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float32).astype(y.dtype)
-    y.grad = like(y, weights)
+    y.grad = with_layout_of(y.array, like(y, weights))  # or Chainer's own would take over
     y.backward()
     return [y.array, *(variable.grad for variable in variables)]
 
@@ -236,7 +236,7 @@ def test_batch_normalization_its_gradients_and_running_statistics(
 @everywhere
 @pytest.mark.parametrize('n, h, w', [(2, 16, 16), (3, 19, 9), (64, 16, 16)])
 def test_batch_normalization_of_many_rows(device, dtype, n, h, w):
-    """The rows that a block on a GPU holds, one more, and so many that several blocks share them."""
+    """As many rows as a block on a GPU holds, one more, and so many that several share them."""
     assert_same(device, F.batch_normalization, 5 + normal(n, 65, h, w, dtype=dtype),
                 *parameters(65, dtype))
 
