@@ -442,3 +442,12 @@ def test_a_command_line_without_runs_or_with_an_unknown_option(pair, capsys):
 def test_an_output_directory_that_cannot_be_written(pair, capsys):
     said = refusal(capsys, pair, '--out', pair / 'mix' / 'log')
     assert f'{pair / "mix" / "log"} cannot be written' in said and '--out' in said
+
+
+RESULTS = sorted(Path(__file__).parents[1].glob('results/*/comparison.md'))
+
+
+@pytest.mark.parametrize('published', RESULTS, ids=lambda path: path.parent.name)
+def test_a_published_comparison_is_that_of_the_runs_beside_it(published, tmp_path):
+    compare.main([str(published.parent), '--out', str(tmp_path)])
+    assert (tmp_path / 'comparison.md').read_text() == published.read_text()
