@@ -25,6 +25,9 @@ def mixup_data(x, t, lam, index=None):
     Returns:
         tuple: ``lam * x + (1 - lam) * x[index]`` as a Variable with the shape and dtype of ``x``,
         through which gradients flow to both partners, ``t`` and ``t[index]``.
+
+    Raises:
+        ValueError: If ``lam`` has another shape.
     """
     if index is None:
         index = np.random.permutation(len(x))
@@ -39,8 +42,13 @@ def as_weights(lam, x):
 
     It has the dtype of ``x``, is on the same device, and has as many axes, of which all but the
     first have length 1.
+
+    Raises:
+        ValueError: If ``lam`` has another shape than ``()`` and ``(N,)``.
     """
     lam = chainer.backend.get_array_module(x).asarray(chainer.as_array(lam), x.dtype)
+    if lam.shape not in ((), x.shape[:1]):
+        raise ValueError(f'lam must have shape () or {x.shape[:1]}, not {lam.shape}')
     lam = lam.reshape(lam.shape + (1,) * (x.ndim - lam.ndim))
     return chainer.Variable(lam, requires_grad=False)
 
@@ -54,7 +62,7 @@ class ManifoldMixupNetwork(chainer.Chain):
 
     A network gives:
 
-    * ``layers``, on the class: the range of its layers.
+    * ``layers`` and ``stems``, on the class: the range of its layers, the stems that it can have.
     * ``stages``: a callable for each layer, in order.  The first is ``F.identity``; what the one
       with number k returns is mixed at layer k.
     * ``head(h)``: the output, made of the last hidden states; they are the output without one.
@@ -178,7 +186,8 @@ class ManifoldMixupClassifier(chainer.Chain):
             index (array of int): See :func:`mixup_data`.
 
         Returns:
-            tuple: lam, layer (int) and index; each is None where nothing is mixed.
+            tuple: lam, layer (int) and index; each is None where nothing is mixed.  What was given
+            is returned as it is, so that a step may draw first and hand the result to the model.
         """
         if not (self.mixup_hidden and chainer.config.train):
             return None, None, None

@@ -352,3 +352,10 @@ def test_the_classifiers_layer_mix_reaches_the_network_and_a_call_may_override_i
     assert {layer for _, _, layer in network.asked} == {1, 2}
     classifier(*batch(), layer_mix=4)
     assert network.asked[-1][2] == 4
+
+
+@pytest.mark.parametrize('shape', [(5,), (6, 1), (1, 6)], ids=str)
+def test_a_lam_of_another_shape_is_refused(shape):
+    x, t = batch(6)
+    with pytest.raises(ValueError, match=r'lam must have shape \(\) or \(6,\), not'):
+        mixup_data(x, t, np.full(shape, .5))
