@@ -14,7 +14,7 @@ import chainer.links as L
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import engine
 from engine import environment
@@ -187,11 +187,13 @@ def test_a_forked_process_has_threads_of_its_own():
 def test_blas_keeps_to_one_thread_while_the_engine_is_on():
     def counts():
         return [blas['num_threads'] for blas in threadpool_info() if blas['user_api'] == 'blas']
-    before = counts()
-    with engine.replaced():
-        assert set(counts()) <= {1}
-        engine.switch(True)  # once more, which changes nothing
-    assert counts() == before
+    with threadpool_limits(2, user_api='blas'):
+        before = counts()
+        assert set(before) == {2}
+        with engine.replaced():
+            assert set(counts()) == {1}
+            engine.switch(True)  # once more, which changes nothing
+        assert counts() == before
 
 
 # The blocks of ResNets
@@ -453,6 +455,13 @@ def test_switching_off_leaves_chainer_as_it_was():
     assert [getattr(owner, name) for owner, name, _, _ in engine.seam.REPLACEMENTS] == functions
     assert all(stock is function for function, (_, _, stock, _)
                in zip(functions, engine.seam.REPLACEMENTS))
+
+
+def test_an_error_while_the_engine_is_on_switches_it_off():
+    owner, name, stock, _ = engine.seam.REPLACEMENTS[0]
+    with pytest.raises(KeyError), engine.replaced():
+        raise KeyError
+    assert getattr(owner, name) is stock
 
 
 def test_an_unknown_engine_is_an_error_that_names_the_engines():

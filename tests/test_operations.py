@@ -229,7 +229,7 @@ def test_batch_normalization_its_gradients_and_running_statistics(
     dtypes = [x.dtype] * 2 + [gamma.dtype] * 4
     rounding = (1 + mean) * ROUNDING[dtype]
     # A gradient through few examples is a small difference of large numbers.
-    start = 0 if n * max(1, h) * w > 8 or dtype == 'd' else 4
+    start = 0 if n * (h * w if h else 1) > 8 or dtype == 'd' else 4
     assert_close(expected[start:], found[start:], dtypes[start:], rounding)
 
 
@@ -272,6 +272,13 @@ def test_max_pooling_and_its_gradient(
 def test_max_pooling_takes_the_first_of_equal_maxima(device, dtype):
     assert_same(device, lambda x: F.max_pooling_2d(x, 3, 2), np.zeros((2, 3, 6, 6), dtype),
                 layout=channels_last)
+
+
+@cases((CPU, 'f'), (GPU, 'f'))
+def test_max_pooling_with_padding_is_chainers(device, dtype):
+    exactly_chainers(
+        device, lambda x: [F.max_pooling_2d(channels_last(x), 3, 2, pad=1).array],
+        normal(2, 3, 6, 6, dtype=dtype))
 
 
 @everywhere

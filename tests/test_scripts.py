@@ -346,6 +346,7 @@ def test_on_a_gpu_a_run_is_the_same_with_graphs_and_without(
         line = capsys.readouterr().out.splitlines()[0]
         assert ('graph on' in line) == (graph == 'on') and 'engine fast' in line
         assert read_log(out)[-1]['iteration'] == 6
+        assert (engine.gpu.graphs.steps is not None) == (graph == 'on')
     assert_same_run(tmp_path / 'on', tmp_path / 'off')
     with np.load(tmp_path / 'on' / 'model.npz') as npz:
         assert npz['base/res2/a/conv1/W'].dtype.name == {'mixed16': 'float16'}.get(dtype, dtype)

@@ -80,8 +80,8 @@ class GraphedStep:
     method ``draw``, ``model.draw(n)`` gives the tuple of what is random in a step of n examples:
     the loss is then ``model(x, t, *draws)``, which draws nothing itself.
 
-    Random numbers that a network draws on the GPU itself, as dropout does, would be the same in each
-    replay: such a network needs eager steps.
+    Random numbers that a network draws on the GPU itself, as dropout does, would be the same in
+    each replay: such a network needs eager steps.
 
     Gradients are cleared afterwards.  Where Chainer itself updates some of the parameters nothing
     is recorded, as the learning rate of that time would stay for ever.

@@ -17,7 +17,7 @@ __all__ = ['install']
 
 
 def install():
-    """To be called before Chainer is imported."""
+    """Put the simulated GPU in place; call this before Chainer is imported."""
     cupy = module(
         'cupy', ndarray=arrays.ndarray, __version__='14.2.0', LOG=runtime.LOG,
         memoize=lambda for_each_device=False: memoized, clear_memo=lambda: None,

@@ -142,7 +142,7 @@ class pygraph:
         return N_PLANS
 
     def build_plan_at_index(self, number):
-        """The first one is not supported."""
+        """Build a plan; the first one is not supported."""
         assert not self.stages and 0 <= number < N_PLANS
         fail('build', number)
         if number == 0:

@@ -43,7 +43,7 @@ def is_capturing():
 
 
 def forbid_capture(kind, name):
-    """To be called by what CUDA does not allow while a stream is captured."""
+    """Raise what CUDA raises for operations that it does not allow while a stream is captured."""
     LOG.append((kind, name))
     if capture is not None:
         raise CUDARuntimeError(f'cudaErrorStreamCaptureUnsupported: {name}')
