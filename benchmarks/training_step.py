@@ -86,7 +86,7 @@ def parse_args(argv=None):
                         help='also run the training script for some epochs and time the last one '
                              '(default: CIFAR-10 if Chainer has it, else digits)')
     parser.add_argument('--json', type=os.path.abspath, metavar='FILE',
-                        help='(default: none, on a GPU runs/gpu_training_step.json)')
+                        help='(default: none, on a GPU runs/training_step.json)')
     parser.add_argument('--fresh', action='store_true', help='forget the rows in FILE')
     args = parser.parse_args(argv)
     kind, on_gpu = devices.kind(args.device), args.device != 'cpu'
@@ -96,7 +96,7 @@ def parse_args(argv=None):
     if on_gpu and 'float32' in args.precision:
         raise Invalid('--precision: given float32, valid on a GPU: tf32, fp16')
     if on_gpu and not args.json:
-        args.json = os.path.abspath('runs/gpu_training_step.json')
+        args.json = os.path.abspath('runs/training_step.json')
         os.makedirs('runs', exist_ok=True)
     folder = args.json and os.path.dirname(args.json)
     if args.json and (os.path.isdir(args.json) or not os.access(folder, os.W_OK)):

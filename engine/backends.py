@@ -17,7 +17,8 @@ class Backend:
     Args:
         dtypes (str): What is covered, as NumPy's characters.
         activation, convolution, normalization, pooling (module): Operations every backend has.
-        scale (callable): ``scale(x, number)``, the product; None where NumPy's is as fast.
+        scale (callable): ``scale(x, factors)``, the product with one factor for all examples or
+            one for each; None where NumPy's is as fast.
         loss (module): Softmax cross-entropy; None where NumPy's is as fast.
         optimizers (module): Updates of many parameters at once; None where they are updated one by
             one.

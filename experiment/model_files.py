@@ -91,8 +91,10 @@ def check_shapes(npz, link):
 # Writing
 
 def snapshot_writer(model):
-    """Return the snapshot writer: a background thread on a GPU, synchronous on a CPU, where
-    training changes the arrays in place."""
+    """Return the snapshot writer: a thread on a GPU, which goes on computing, else a plain one.
+
+    On a CPU training changes the arrays in place, so they are written before it goes on.
+    """
     on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
     return (BackgroundWriter if on_gpu else snapshot_writers.SimpleWriter)(save_npz)
 

@@ -56,14 +56,14 @@ def driver():
 
 
 def older_than_turing():
-    """Whether a GPU is, which drivers for CUDA 13.0 still run, but CUDA 13's compiler does not."""
+    """Whether a GPU is older than Turing: CUDA 13's compiler no longer supports those."""
     found = nvidia_smi('--query-gpu=compute_cap', '--format=csv,noheader')
     return any((int(major), int(minor)) < (7, 5)
                for major, minor in re.findall(r'^(\d+)\.(\d+)$', found, re.MULTILINE))
 
 
 def nvidia_smi(*arguments):
-    """What it prints: nothing where it is not there or hangs, no GPU where it fails."""
+    """The output of nvidia-smi; empty where it is missing, hangs or fails."""
     try:
         return subprocess.run(['nvidia-smi', *arguments], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60,
@@ -73,7 +73,7 @@ def nvidia_smi(*arguments):
 
 
 def installed():
-    """The CUDA of the CuPy that is already there, or None; two of them do not get on."""
+    """The CUDA version of an installed CuPy, or None; two CuPys in one environment do not work."""
     found = [re.match('cupy_cuda(12|13)x-', path.name) for folder in sys.path
              for path in Path(folder).glob('cupy_cuda*.dist-info')]
     return next((int(match[1]) for match in found if match), None)
