@@ -186,7 +186,7 @@ def test_without_cupy_a_gpu_is_refused_with_the_reason(machine):
         use('0')
 
 
-@pytest.mark.parametrize('before', ['', 'import torch'])
+@pytest.mark.parametrize('before', ['', pytest.param('import torch', marks=pytest.mark.slow)])
 def test_cudnn_is_found_without_importing_pytorch(tmp_path, before):
     (tmp_path / 'torch.py').touch()
     (tmp_path / 'cudnn.py').write_text(

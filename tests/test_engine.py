@@ -384,6 +384,7 @@ def test_a_network_in_float32_errs_no_more_than_stock():
     assert min(errors['fast']) <= 1.5 * min(errors['stock']) < 1e-4
 
 
+@pytest.mark.slow
 def test_the_models_that_both_engines_save_are_the_same_files(tmp_path):
     model = classifier('f')
     lay_out_weights(model)

@@ -179,7 +179,8 @@ def test_the_whole_call_ends_in_time_even_if_every_part_hangs(tmp_path):
         'unfinished', 'unfinished', 'left out', 'unfinished']
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_call_that_is_ended_ends_its_part_soon_and_leaves_the_archive(tmp_path, number):
     with call(tmp_path, 300) as process:
         for _ in range(400):
@@ -298,6 +299,7 @@ def test_an_archive_that_cannot_be_written_shows_at_once(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_call_that_is_killed_leaves_what_it_had(tmp_path):
     (tmp_path / 'test_it.py').write_text('')
     code = f'''

@@ -94,8 +94,8 @@ def runs(is_quick):
             for i, case in enumerate(CASES) for j, name in enumerate(engine.ENGINES)]
 
 
-# The quick ones: each case once, the engines taking turns.
-@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 2 == j))
+# The quick ones: three of nine cases, by the fast engine.
+@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 4 == j == 0))
 def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
     loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
     assert len(gradients) == 162 and len(statistics) == 106

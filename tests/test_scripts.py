@@ -157,6 +157,7 @@ def test_the_runs_of_one_seed_are_bit_identical(runs, images, tmp_path):
     assert_same_run(runs[0] / 'manifoldmixup', tmp_path / 'again')
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(runs, images, tmp_path):
     assert call('manifoldmixup', *options(images, tmp_path, 1), '--seed', '1') == 0
     assert read_log(tmp_path)[0]['main/loss'] != read_log(runs[0] / 'manifoldmixup')[0]['main/loss']
@@ -242,8 +243,8 @@ def test_ctrl_c_in_another_process_ends_with_a_snapshot(images, tmp_path):
     assert [name for name in os.listdir(tmp_path) if name.startswith('snapshot_iter_')]
 
 
-@pytest.mark.parametrize('method', [
-    pytest.param('baseline', marks=pytest.mark.slow), 'manifoldmixup'])
+@pytest.mark.slow
+@pytest.mark.parametrize('method', SCRIPTS)
 def test_the_standard_recipe_trains_on_an_archive_of_cifar10(cifar10_archive, tmp_path, method):
     process = run(f'train_{method}.py', '--data-archive', cifar10_archive(tmp_path / 'a.tar.gz', 4),
                   '--recipe', 'standard', '--epoch', '1', '--batchsize', '4', '--device', 'cpu',
