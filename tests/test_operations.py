@@ -66,7 +66,8 @@ def outputs_and_gradients(function, *inputs):
     """y, and the gradients of a random projection of y for each of the inputs."""
     variables = [chainer.Variable(x) for x in inputs]
     y = function(*variables)
-    weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float32).astype(y.dtype)
+    # Rounded to float16, so that they are the same numbers in every dtype.
+    weights = np.random.RandomState(1).normal(size=y.shape).astype(np.float16).astype(y.dtype)
     y.grad = with_layout_of(y.array, like(y, weights))  # or Chainer's own would take over
     y.backward()
     return [y.array, *(variable.grad for variable in variables)]
