@@ -237,7 +237,7 @@ def test_batch_normalization_its_gradients_and_running_statistics(
 @everywhere
 @pytest.mark.parametrize('n, h, w', [(2, 16, 16), (3, 19, 9), (64, 16, 16)])
 def test_batch_normalization_of_many_rows(device, dtype, n, h, w):
-    """As many rows as a block on a GPU holds, one more, and so many that several share them."""
+    """Numbers of rows: what one block on a GPU holds, one more, and what several blocks share."""
     assert_same(device, F.batch_normalization, 5 + normal(n, 65, h, w, dtype=dtype),
                 *parameters(65, dtype))
 
