@@ -20,6 +20,9 @@ C_TYPES = {'int': 'i', 'float': 'f', 'double': 'd', 'long long': 'q', 'unsigned 
 NAMES = {'bool': 'bool', 'int8': 'signed char', 'uint8': 'unsigned char', 'int32': 'int',
          'int64': 'long long', 'uint64': 'unsigned long long', 'float32': 'float',
          'float64': 'double', 'uint32': 'unsigned int', 'float16': 'Half'}
+# Sums of products are fused as CUDA's compiler fuses them.
+FLAGS = ('-O2', '-shared', '-fPIC', '-std=c++17', '-ffp-contract=fast', '-mfma', '-w',
+         '-U_FORTIFY_SOURCE')
 loaded = set()  # CUDA loads a kernel at its first launch
 
 
@@ -29,7 +32,7 @@ def compiled(code):
     for path in HEADERS:
         with open(path) as file:
             headers += file.read()
-    key = hashlib.sha256((headers + code).encode()).hexdigest()
+    key = hashlib.sha256((headers + code + str(FLAGS)).encode()).hexdigest()
     folder = os.path.join(tempfile.gettempdir(), f'simulated_gpu-{os.getuid()}')
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, key + '.so')
@@ -39,9 +42,8 @@ def compiled(code):
             with open(source, 'w') as file:
                 file.write(f'#include "{HEADERS[0]}"\n{code}')
             subprocess.run(
-                ['g++', '-O2', '-shared', '-fPIC', '-std=c++17', '-ffp-contract=off', '-w',
-                 '-U_FORTIFY_SOURCE', f'-I{FOLDER}', source, '-o',
-                 os.path.join(work, 'kernel.so')], check=True)
+                ['g++', *FLAGS, f'-I{FOLDER}', source, '-o', os.path.join(work, 'kernel.so')],
+                check=True)
             os.replace(os.path.join(work, 'kernel.so'), path)
     return ctypes.CDLL(path)
 
