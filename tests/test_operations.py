@@ -477,8 +477,11 @@ def test_three_updates(device, dtype, name, hook):
             optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(.125))
         for i in range(3):
             for parameter in model.params():
-                parameter.grad = model.device.send(
-                    normal(*parameter.shape, seed=i).astype(parameter.dtype))
+                g = normal(*parameter.shape, seed=i)
+                # Far from 0, also with decay: Adam divides by it, so the rounding of a sum that
+                # cancels, in which a GPU fuses the product, would show in full.
+                g += np.copysign(4, g)
+                parameter.grad = model.device.send(g.astype(parameter.dtype))
                 parameter._loss_scale = optimizer._loss_scale  # as after a backward pass
             if name != 'adamw':
                 setattr(optimizer, 'alpha' if 'a' in name else 'lr', .01 / (1 + i))
