@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
 import runpy
 import shutil
@@ -409,7 +410,9 @@ def pass_with_the_example_of_an_operation(folder, *arguments):
             opened.write('\n\n' + example(file))
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/test_operations.py',
-         '-k', 'leaky', *arguments], cwd=folder, capture_output=True, text=True)
+         '-k', 'leaky', *arguments], cwd=folder, capture_output=True, text=True,
+        env={name: value for name, value in os.environ.items()
+             if not name.startswith('PYTEST_')})  # it is no worker of the pytest that runs this
     return done.returncode == 0 or done.stdout[-3000:] + done.stderr[-1000:]
 
 
