@@ -34,10 +34,10 @@ def choose_engine(args, device):
         Invalid: If the device lacks what ``--engine``, ``--graph`` or ``--autotune`` needs.
     """
     on_gpu = device.xp is not np
+    version, why_not = find_cudnn() if on_gpu else (None, None)
     if args.engine == 'auto':
-        args.engine = 'stock' if on_gpu else 'fast'
+        args.engine = 'stock' if on_gpu and version is None else 'fast'
     fast_on_gpu = on_gpu and args.engine == 'fast'
-    version, why_not = find_cudnn() if fast_on_gpu else (None, None)
     if fast_on_gpu and version is None:
         raise Invalid(f'--engine: given fast, but there is no cuDNN ({why_not}); install '
                       'requirements-gpu.txt, or take --engine stock')
@@ -49,15 +49,16 @@ def choose_engine(args, device):
     if args.autotune and not fast_on_gpu:
         raise Invalid('--autotune: valid with --engine fast on a GPU')
     print(f'Device: {describe(device)}, {args.dtype}, engine {args.engine}'
-          f'{advice(args, on_gpu)}', flush=True)
+          f'{advice(args, on_gpu, version)}', flush=True)
 
 
-def advice(args, on_gpu):
+def advice(args, on_gpu, cudnn):
     """Return what the line about the device adds on graphs, or on how to be faster."""
     if args.graph == 'on':
         return ', graph on'
     if on_gpu and args.engine == 'stock':
-        return ' (slow: convolutions without cuDNN)'
+        return ' (slow: convolutions without cuDNN' + (
+            ')' if cudnn else ', which requirements-gpu.txt has)')
     if not on_gpu and args.device == 'auto' and has_nvidia_gpu():
         return ('; there is a GPU, which requirements-gpu.txt lets Chainer use with a driver for '
                 'CUDA 12 or later')

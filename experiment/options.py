@@ -163,8 +163,8 @@ def parse_args(description, method, architectures, argv=None):
              'loss scaling (default: %(default)s)')
     training.add_argument(
         '--engine', choices=(*ENGINES, 'auto'), default='auto',
-        help='fast: the same up to rounding, in less time; stock: Chainer as it is; auto: fast on '
-             'a CPU, stock on a GPU, where fast has yet to be proven (default: %(default)s)')
+        help='fast: the same up to rounding, in less time; stock: Chainer as it is; auto: '
+             'fast, but stock on a GPU without cuDNN (default: %(default)s)')
     training.add_argument(
         '--graph', choices=('on', 'off', 'auto'), default='auto',
         help='whether training steps and evaluations are recorded as CUDA graphs and replayed; '
