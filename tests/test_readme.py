@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import os
 import re
 import runpy
@@ -328,37 +329,56 @@ NETWORKS = {'resnet50-imagenet': "ResNet-50, ImageNet's stem",
 ON_CPU = 'results/bench/training_step-cpu.json'
 
 
-def milliseconds(result):
-    """The median of a contestant, in a record of either form; infinite if there is none."""
-    return result.get('ms') or 1e3 * result.get('median', float('inf'))
-
-
 def row_of(measured):
     """The row of the table for one row of the benchmark's record."""
-    network = next(text for name, text in NETWORKS.items() if measured['case'].startswith(name))
+    network = NETWORKS[measured['case']]
     chainer, engine, pytorch = (
         min((result for name, result in measured['results'].items() if name.startswith(kinds)),
-            key=milliseconds) for kinds in ('chainer', 'engine', ('pytorch', 'compile')))
-    cells = [f'{milliseconds(r) / 1e3:.2f} s, {r["peak_mib"]:,} MiB'
-             for r in (chainer, engine, pytorch)]
-    return [f'{network}, batch {measured["batch"]}', *cells,
-            f'{milliseconds(pytorch) / milliseconds(engine):.2f}']
+            key=lambda result: result.get('ms', math.inf))
+        for kinds in ('chainer', 'engine', ('pytorch', 'compile')))
+    cells = [f'{r["ms"] / 1e3:.2f} s, {r["peak_mib"]:,} MiB' for r in (chainer, engine, pytorch)]
+    return [f'{network}, batch {measured["batch"]}', *cells, f'{pytorch["ms"] / engine["ms"]:.2f}']
 
 
 def test_the_table_of_speed_is_that_of_the_record():
     record = json.loads(read(ON_CPU))
     found = next(rows for head, *rows in tables(read('engine/README.md')) if 'PyTorch' in head)
-    expected = [row_of(measured) for measured in record.get('rows') or record['cases']]
+    expected = [row_of(measured) for measured in record['rows']]
     assert found == expected, '\n'.join([f'{ON_CPU} gives', *map(line, expected)])
 
 
 def test_the_machine_of_the_table_of_speed_is_that_of_the_record():
-    record, text = json.loads(read(ON_CPU)), ' '.join(read('engine/README.md').split())
-    machine = record.get('made_by') or record['machine']
+    machine, text = json.loads(read(ON_CPU))['made_by'], ' '.join(read('engine/README.md').split())
     numbers = {1: 'one core', 2: 'two cores', 4: 'four cores', 8: 'eight cores'}
-    assert f'{numbers[machine["cores"]]} of an {machine.get("device") or machine["cpu"]}' in text
+    assert f'{numbers[machine["cores"]]} of an {machine["device"]}' in text
     assert f'NumPy {machine["numpy"]}' in text
     assert f'PyTorch {machine["torch"].partition("+")[0]}' in text
+
+
+CONTESTANTS = {
+    'this engine, `--autotune`': 'engine graph autotune', 'this engine': 'engine graph',
+    'this engine, `--graph off`': 'engine', 'Chainer as it is': 'chainer',
+    'PyTorch, `torch.compile`, the whole step as one CUDA graph': 'compile graph',
+    'PyTorch, the whole step as one CUDA graph': 'pytorch graph',
+    'PyTorch, eager': 'pytorch channels-last'}
+ON_GPU = 'results/bench/training_step-h100.json'
+
+
+def test_the_table_of_speed_on_a_gpu_is_that_of_the_record():
+    record, text = json.loads(read(ON_GPU)), ' '.join(read('engine/README.md').split())
+    head, *rows = next(table for table in tables(read('engine/README.md'))
+                       if table[1][0] in CONTESTANTS)
+    measured = [next(row['results'] for row in record['rows']
+                     if NETWORKS[row['case']] == network and row['batch'] == 128)
+                for network in head[1:]]
+    expected = [[label, *('{ms:.2f} ms, {peak_mib:,} MiB'.format(**results[name])
+                          if name in results else 'not measured' for results in measured)]
+                for label, name in CONTESTANTS.items()]
+    assert sorted(rows) == sorted(expected), '\n'.join([f'{ON_GPU} gives', *map(line, expected)])
+    machine, epoch = record['made_by'], record['epoch']
+    for told in (machine['device'], f'CuPy {machine["cupy-cuda13x"]}', f'cuDNN {machine["cudnn"]}',
+                 f'PyTorch {machine["torch"]}', f'takes {epoch["seconds"]:.2f} s'):
+        assert told in text
 
 
 # Who may import whom
