@@ -12,11 +12,13 @@ import numpy as np
 
 CHANNELS, LANES = 32, 16  # the threads of a block in normalization.cu: so many channels and rows
 ROWS = 4  # rows that a thread of normalization.cu loads before it stores one
-HELD = 32  # rows that a thread of normalization.cu holds at most, where a block has all rows
+CHANNELS_OF_FEW, LANES_OF_FEW = 8, 32  # the same of a block that has all rows of its channels
+HELD = 16  # rows that a thread of such a block holds at most
 THREADS = 256  # the threads of a block in all other files
 BYTES = 16  # bytes of each array that a thread of activation.cu processes
 CHUNK = 16384  # elements that a block of optimizers.cu processes
-SHARED = {'CHANNELS': CHANNELS, 'LANES': LANES, 'ROWS': ROWS, 'HELD': HELD, 'THREADS': THREADS,
+SHARED = {'CHANNELS': CHANNELS, 'LANES': LANES, 'ROWS': ROWS, 'HELD': HELD,
+          'CHANNELS_OF_FEW': CHANNELS_OF_FEW, 'LANES_OF_FEW': LANES_OF_FEW, 'THREADS': THREADS,
           'BYTES': BYTES, 'CHUNK': CHUNK}
 DTYPES = 'fe'  # of the elements of arrays: float32 and float16
 

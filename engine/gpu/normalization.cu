@@ -10,6 +10,8 @@
 // To hide the latency of memory a thread loads ROWS rows before it stores one, and the launch
 // bounds let several blocks run on a multiprocessor.  If a matrix has few rows, a block holds all
 // rows of its channels in registers, so that one kernel does what takes two for longer matrices.
+// Such a block has CHANNELS_OF_FEW x LANES_OF_FEW threads: the fewer its channels, the more blocks
+// share the work; eight are 32 bytes of float, the least that memory is read by.
 
 struct Sums {
     float first, second;
@@ -20,11 +22,12 @@ __device__ Sums operator+(Sums a, Sums b) {
 }
 
 // Returns the sums over the lanes of a block to each of its threads.
+template <int lanes = LANES, int channels = CHANNELS>
 __device__ Sums over_lanes(Sums sums) {
-    __shared__ Sums all[LANES][CHANNELS];
+    __shared__ Sums all[lanes][channels];
     __syncthreads();
     all[threadIdx.y][threadIdx.x] = sums;
-    for (int half = LANES / 2; half > 0; half /= 2) {
+    for (int half = lanes / 2; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.y < half)
             all[threadIdx.y][threadIdx.x] = all[threadIdx.y][threadIdx.x]
@@ -63,7 +66,7 @@ __device__ bool over_blocks(Sums *sums, Sums *parts, int *finished, int channel,
     return threadIdx.y == 0;
 }
 
-__device__ int my_channel() { return blockIdx.x * CHANNELS + threadIdx.x; }
+__device__ int my_channel() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
 // Loops over the rows of a thread, ROWS at a time; and over these rows, of which the k-th has its
 // element of channel c at index i.
@@ -80,8 +83,11 @@ __device__ int my_channel() { return blockIdx.x * CHANNELS + threadIdx.x; }
 #define EACH_HELD_ROW                                                              \
     _Pragma("unroll")                                                              \
     for (int k = 0; k < HELD; ++k)                                                 \
-        if (long long i = (long long)(k * LANES + threadIdx.y) * channels + c;     \
-            k * LANES + threadIdx.y < rows && c < channels)
+        if (int row = k * LANES_OF_FEW + threadIdx.y; row < rows && c < channels)  \
+            if (long long i = (long long)row * channels + c; true)
+
+// Returns the sums over the lanes of such a block.
+__device__ Sums over_few(Sums sums) { return over_lanes<LANES_OF_FEW, CHANNELS_OF_FEW>(sums); }
 
 // Updates running statistics as Chainer does, with the unbiased variance.
 __device__ void update_running(
@@ -141,7 +147,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 3) __global__ void normalize(
 }
 
 // `statistics` and `normalize` in one, for a matrix of few rows.
-extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
+extern "C" __launch_bounds__(CHANNELS_OF_FEW * LANES_OF_FEW) __global__ void normalize_few(
         const T *x, float *mean, float *inv_std, float *running_mean, float *running_var,
         const float *gamma, const float *beta, const T *residual, T *y, int rows, int channels,
         float eps, float decay, int relu) {
@@ -152,10 +158,10 @@ extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void normalize_few(
         values[k] = x[i];
     EACH_HELD_ROW
         sums.first += values[k];
-    float m = over_lanes(sums).first / rows;
+    float m = over_few(sums).first / rows;
     EACH_HELD_ROW
         sums.second += (values[k] - m) * (values[k] - m);
-    float var = over_lanes(sums).second / rows;
+    float var = over_few(sums).second / rows;
     if (c >= channels)
         return;
     float deviation = 1 / sqrtf(var + eps), scale = gamma[c] * deviation, b = beta[c];
@@ -228,7 +234,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES, 2) __global__ void input_gradient
 }
 
 // `parameter_gradients` and `input_gradient` in one, for a matrix of few rows.
-extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void gradients_of_few(
+extern "C" __launch_bounds__(CHANNELS_OF_FEW * LANES_OF_FEW) __global__ void gradients_of_few(
         const T *x, const T *gy, const T *y, const float *mean, const float *inv_std,
         const float *gamma, float *ggamma, float *gbeta, T *gx, T *gresidual, int rows,
         int channels) {
@@ -243,7 +249,7 @@ extern "C" __launch_bounds__(CHANNELS * LANES) __global__ void gradients_of_few(
         sums.first += gradients[k] * (values[k] - m);
         sums.second += gradients[k];
     }
-    sums = over_lanes(sums);
+    sums = over_few(sums);
     if (c >= channels)
         return;
     float deviation = inv_std[c], scale = gamma[c] * deviation;

@@ -11,9 +11,19 @@ import functools
 import cupy
 import numpy as np
 
-from engine.gpu.kernels import CHANNELS, HELD, LANES, ROWS, kernel, resident, typed
+from engine.gpu.kernels import (
+    CHANNELS,
+    CHANNELS_OF_FEW,
+    HELD,
+    LANES,
+    LANES_OF_FEW,
+    ROWS,
+    kernel,
+    resident,
+    typed,
+)
 
-FEW = HELD * LANES  # rows of the longest matrix whose columns one block holds
+FEW = HELD * LANES_OF_FEW  # rows of the longest matrix whose columns one block holds
 LEAST = 2 * ROWS  # rows that a thread reads at least, if there are enough
 INVERSE_DEVIATION = cupy.ElementwiseKernel(
     'T var, T eps', 'T y', 'y = 1 / sqrt(var + eps)', 'inverse_deviation')
@@ -116,8 +126,9 @@ def run(name, x, *arguments):
 
 def run_few(name, x, *arguments):
     """Run a kernel each of whose blocks holds all rows of its channels."""
-    tiles = -(-x.shape[1] // CHANNELS)
-    kernel('normalization', name, x.dtype)((tiles,), (CHANNELS, LANES), typed(arguments))
+    tiles = -(-x.shape[1] // CHANNELS_OF_FEW)
+    kernel('normalization', name, x.dtype)(
+        (tiles,), (CHANNELS_OF_FEW, LANES_OF_FEW), typed(arguments))
 
 
 def reduce(name, x, *arrays, after=()):
