@@ -123,6 +123,7 @@ def test_a_part_that_fails_or_is_not_whole_is_said_so(tmp_path, monkeypatch):
         assert gpu_check.run('b', 9, ['-m', module], str(tmp_path))['status'] == status
 
 
+@pytest.mark.slow
 def test_a_part_whose_time_is_up_may_say_what_it_has(tmp_path):
     late = gpu_check.run('a', 4, ['-c', '''
 import time
@@ -179,8 +180,8 @@ def test_the_whole_call_ends_in_time_even_if_every_part_hangs(tmp_path):
         'unfinished', 'unfinished', 'left out', 'unfinished']
 
 
-@pytest.mark.parametrize('number', [
-    pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_call_that_is_ended_ends_its_part_soon_and_leaves_the_archive(tmp_path, number):
     with call(tmp_path, 300) as process:
         for _ in range(400):
