@@ -35,8 +35,9 @@ def test_what_interrupts_the_writing_leaves_the_old_file_alone(tmp_path, error):
 @pytest.mark.parametrize('number, status', [(signal.SIGTERM, 143), (signal.SIGINT, -2)])
 def test_a_signal_while_a_file_is_written_leaves_nothing_behind(tmp_path, number, status):
     code = f'''
-import os, time
+import os, signal, time
 from experiment.atomic_file import new_file
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 with new_file({str(tmp_path / 'file')!r}) as file:
     file.write(b'half')
     os.kill(os.getpid(), {int(number)})
