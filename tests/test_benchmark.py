@@ -14,6 +14,7 @@ from experiment.errors import Invalid
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 def test_operations_and_bytes_of_a_convolution():
     torch = pytest.importorskip('torch')
     from benchmarks import floor

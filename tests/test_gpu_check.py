@@ -135,6 +135,7 @@ except KeyboardInterrupt:
     assert late['seconds'] < 4
 
 
+@pytest.mark.slow
 def test_a_part_that_does_not_end_is_killed_with_all_that_it_has_started(tmp_path):
     late = gpu_check.run('a', 2, ['-c', STUBBORN], str(tmp_path))
     assert late['status'] == 'unfinished' and 1.5 < late['seconds'] < 4

@@ -436,6 +436,7 @@ def pass_with_the_example_of_an_operation(folder, *arguments):
     return done.returncode == 0 or done.stdout[-3000:] + done.stderr[-1000:]
 
 
+@pytest.mark.slow
 def test_the_example_of_an_operation_works_on_a_cpu(tmp_path):
     assert pass_with_the_example_of_an_operation(tmp_path) is True
 

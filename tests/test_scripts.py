@@ -326,6 +326,7 @@ def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, 
     assert 'Estimate' not in process.stdout
 
 
+@pytest.mark.slow
 def test_pairs_ends_where_a_script_refuses(images, tmp_path):
     process = run('-m', 'experiment.pairs', '--seeds', '0', *options(images, tmp_path, 1),
                   '--stem', 'none')
