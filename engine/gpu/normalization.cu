@@ -11,7 +11,7 @@
 // bounds let several blocks run on a multiprocessor.  If a matrix has few rows, a block holds all
 // rows of its channels in registers, so that one kernel does what takes two for longer matrices.
 // Such a block has CHANNELS_OF_FEW x LANES_OF_FEW threads: the fewer its channels, the more blocks
-// share the work; eight are 32 bytes of float, the least that memory is read by.
+// share the work; eight are 32 bytes of float, the smallest piece in which memory is read.
 
 struct Sums {
     float first, second;
