@@ -3,13 +3,16 @@
     python -m experiment.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
 
 Prints an estimate of the time first.  Options other than its own go to both scripts.  Finished runs
-stay as they are and interrupted ones go on, so the same command also continues.
+stay as they are and interrupted ones go on, so the same command also continues.  Nothing is trained
+where runs of other options are in the way.
 """
 import argparse
 import os
+import shlex
 import signal
 import subprocess
 import sys
+import typing
 
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import SEED, DocstringHelp, Parser
@@ -23,19 +26,32 @@ def main():
     add_options(parser)
     args, options = parse(parser)
 
-    runs = [(method, seed, os.path.join(args.out, f'{method}-{seed}'))
+    runs = [Run(method, seed, os.path.join(args.out, f'{method}-{seed}'))
             for seed in args.seeds for method in METHODS]
-    left = sum(not finished(out) for _, _, out in runs)
+    left = [each for each in runs if not finished(each.out)]
+    # What is there comes first: where it has other options, nothing is trained.
+    for each in runs:
+        if each not in left:
+            train(each, options)
     if left:
-        train('manifoldmixup', ['--estimate', str(left), '--out',
-                                os.path.join(args.out, 'estimate'), *options['manifoldmixup']])
-
-    for method, seed, out in runs:
-        print(f'\n{out}', flush=True)
-        resume = ['--resume'] * os.path.exists(os.path.join(out, 'run.json'))
-        train(method, ['--seed', str(seed), '--out', out, *resume, *options[method]])
+        first = next((each for each in left if each.started), left[-1])
+        train(first, options, '--estimate', str(len(left)))
+    for each in left:
+        train(each, options)
     print()
-    run([sys.executable, 'compare.py', *(out for _, _, out in runs), '--out', args.out])
+    run([sys.executable, 'compare.py', *(each.out for each in runs), '--out', args.out])
+
+
+class Run(typing.NamedTuple):
+    """One run of a pair: its script, its seed and its directory."""
+
+    method: str
+    seed: int
+    out: str
+
+    @property
+    def started(self):
+        return os.path.exists(os.path.join(self.out, 'run.json'))
 
 
 def add_options(parser):
@@ -69,18 +85,37 @@ def parse(parser, argv=None):
     return args, {'baseline': both, 'manifoldmixup': both + mixup}
 
 
-def train(method, options):
-    run([sys.executable, f'train_{method}.py', *options])
+def train(each, options, *estimate):
+    if not estimate:
+        print(f'\n{each.out}', flush=True)
+    command = [sys.executable, f'train_{each.method}.py', '--seed', str(each.seed),
+               '--out', each.out, *options[each.method], *estimate]
+    if each.started:
+        run([*command, '--resume'], anew=os.path.dirname(each.out))
+    else:
+        run(command)
 
 
-def run(command):
+def run(command, anew=None):
     """Run a command to its end; if it fails, exit with its status.
 
     Ctrl-C reaches the command too, which ends with a snapshot; this waits for it.
+
+    Args:
+        command (list of str): A program and its arguments.
+        anew (str): The directory that is in the way if the command says that it cannot resume.
     """
-    with subprocess.Popen(command) as process:
+    refused = False
+    with subprocess.Popen(command, stderr=subprocess.PIPE if anew else None, text=True,
+                          errors='replace') as process:
         signal.signal(signal.SIGINT, lambda number, frame: None)
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
+        for line in process.stderr or ():
+            print(line, end='', file=sys.stderr, flush=True)
+            refused = 'error: --resume' in line
+    if refused:
+        print(f'pairs.py: {anew} stays as it is; to begin anew: rm -r {shlex.quote(anew)}, or '
+              'name another directory by --out', file=sys.stderr)
     if process.returncode:
         raise SystemExit(process.returncode)
 
