@@ -257,6 +257,8 @@ def retrieve(url, file):
     except (OSError, http.client.HTTPException, ValueError) as error:
         if type(error) is urllib.error.URLError:
             error = error.reason
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is also a response
         raise Invalid(f'{url} could not be downloaded ({error}): check the network, or fetch it '
                       'elsewhere and give it with --data-archive PATH') from None
 
