@@ -93,7 +93,9 @@ endif
 
 # --no-compile: half a minute less; Python compiles what is imported, when it is.
 .venv/installed: $(REQUIREMENTS) install/edited_release.py $(wildcard install/*/*)
+	@$(VENV) experiment/supported_python.py
 	$(VENV) -m venv --clear .venv
+	$(if $(filter requirements.txt,$(REQUIREMENTS)),@.venv/bin/python install/package_index.py)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-compile $(REQUIREMENTS:%=-r %)
 	echo '$(VENV) $(REQUIREMENTS)' > $@
 

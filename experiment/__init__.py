@@ -1,5 +1,8 @@
 """The parts of an experiment that both scripts share.
 
+First of all
+    supported_python refuses another Python than those that the tests pass on
+
 Before the training
     options         the command line: every option once, with its default
     errors          Invalid, and its one line on stderr
@@ -27,6 +30,7 @@ Files
 
 pairs is a program: it trains both methods for several seeds and compares them.
 """
+from experiment import supported_python  # isort: skip  # noqa: F401  # before what may fail
 import engine  # isort: skip  # noqa: F401  # before NumPy: BLAS reads once what this sets
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import BatchConverter, Normalization

@@ -5,6 +5,7 @@ its reason. pip and uv call `build_wheel` in that folder; nothing is written the
 """
 import contextlib
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-SUPPORTED = [(3, 11), (3, 12), (3, 13)]
+SUPPORTED_PYTHON = Path(__file__).resolve().parent.parent / 'experiment' / 'supported_python.py'
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
@@ -29,11 +30,7 @@ def build_sdist(sdist_directory, config_settings=None):
 
 
 def read(path):
-    if sys.version_info[:2] not in SUPPORTED:
-        sys.exit(
-            'Python {}.{} is not supported: the edits that make this release work were tested on '
-            'Python {} only. Please install with one of these.'.format(
-                *sys.version_info[:2], ', '.join('{}.{}'.format(*v) for v in SUPPORTED)))
+    runpy.run_path(str(SUPPORTED_PYTHON))  # refuses any other
     import tomllib  # new in Python 3.11
     contents = tomllib.loads(path.read_text(encoding='utf-8'))
     return contents['release'], contents['edit']
@@ -58,17 +55,26 @@ def fetch(release, directory):
             'is not {}. Nothing of it was run. Look at the index or mirror that pip is set to '
             '(`pip config list`).'.format(name, release['sha256']))
     if pip.returncode:
-        errors = [line.strip() for line in pip.stdout.splitlines() if 'error' in line.lower()]
-        sys.exit(
-            'The sdist of {} could not be fetched: pip says "{}". A network connection to a '
-            'package index is needed here, or PIP_FIND_LINKS naming a folder with the sdist. '
-            "pip's configuration and its PIP_* variables for index, proxy and certificates hold, "
-            'options on the command line do not.'.format(name, (errors or ['nothing'])[0]))
+        sys.exit(f'The sdist of {name} could not be fetched: {explain(pip.stdout)}')
     sdist, = directory.glob('*.tar.gz')
     with tarfile.open(sdist) as archive:
         archive.extraction_filter = lambda member, path: member  # its hash was verified
         archive.extractall(directory)
     return directory / sdist.name.removesuffix('.tar.gz')
+
+
+def explain(output):
+    """What pip says of its failure, and what helps where it found no index or no sdist there."""
+    lines = [line.strip() for line in output.splitlines()]
+    broken = [line for line in lines if 'connection broken' in line]
+    errors = [line for line in lines if line.lower().startswith('error')]
+    said = 'pip says "{}".'.format((broken[:1] or errors[-1:] or ['nothing'])[0])
+    if not broken and 'No matching distribution' not in output:
+        return said
+    return said + (
+        ' Needed is a package index within reach (PIP_INDEX_URL or pip.conf names it; options on '
+        'the command line do not count), or PIP_FIND_LINKS naming a folder with the sdist; '
+        'make PYTHON=/path/to/python uses an interpreter as it is, without a network.')
 
 
 def apply(edit, source):

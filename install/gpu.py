@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / 'requirements-gpu.txt'
+NEWEST = 3, 14  # the newest Python that CuPy has wheels for
 INSTALLED = Path(sys.prefix) / 'requirements-gpu.txt'  # a copy, once all of it is
 
 
@@ -30,6 +31,13 @@ def main(always):
     if (cuda is None or cuda < (12, 0)) and not always:
         print(f'GPU: {found}: requirements-gpu.txt needs a driver for CUDA 12 or later and is '
               'left out', flush=True)
+        return
+    if sys.version_info[:2] > NEWEST:
+        beyond = (f'requirements-gpu.txt is for Python up to {NEWEST[0]}.{NEWEST[1]} '
+                  f'(make VENV=python{NEWEST[0]}.{NEWEST[1]})')
+        if always:
+            sys.exit(f'GPU: {found}: {beyond}')
+        print(f'GPU: {found}: {beyond} and is left out', flush=True)
         return
     leave_out = '' if always else '; GPU=no leaves it out'
     print(f'GPU: {found}: installing requirements-gpu.txt too{leave_out}', flush=True)

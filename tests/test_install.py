@@ -1,9 +1,12 @@
 """What install/ builds: the edited Chainer and ChainerCV, and the backend that edits them."""
+import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import io
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,9 +29,12 @@ from chainer.testing import doctest_helper
 from chainercv.experimental.links import FCISTrainChain
 from chainercv.experimental.links.model.fcis import ProposalTargetCreator
 from chainercv.utils.bbox.non_maximum_suppression import _nms_gpu_post as nms_post
+from packaging.specifiers import SpecifierSet
 
 INSTALL = Path(__file__).resolve().parent.parent / 'install'
 PACKAGES = {'chainer': chainer, 'chainercv': chainercv}
+REFUSAL = ('Python 3.10 is not supported; valid: 3.11 to 3.15; make VENV=python3.13 makes .venv '
+           'with another Python\n')
 
 needs_pip = pytest.mark.skipif(
     importlib.util.find_spec('pip') is None, reason='the backend fetches with pip')
@@ -78,6 +84,14 @@ def test_the_wheel_is_pure_python(package):
     distribution = importlib.metadata.distribution(package)
     assert 'Tag: py3-none-any' in distribution.read_text('WHEEL').splitlines()
     assert not [file for file in distribution.files if file.suffix in ('.so', '.pyd')]
+
+
+@pytest.mark.parametrize('package, others', [
+    ('chainer', {'chainermn', 'chainerx', 'onnx_chainer'}), ('chainercv', set())])
+def test_a_wheel_holds_its_own_packages_alone(package, others):
+    files = importlib.metadata.distribution(package).files
+    assert {file.parts[0] for file in files if not file.parts[0].endswith('.dist-info')} == {
+        package, *others}
 
 
 def test_chainer_asks_for_packaging_and_no_longer_for_setuptools():
@@ -401,12 +415,38 @@ def test_an_edit_that_does_not_fit_stops_the_build(backend, tmp_path, old, count
     assert (tmp_path / 'code.py').read_text() == 'one two two'
 
 
-def test_another_python_than_the_supported_ones_stops_the_build(backend, monkeypatch):
-    monkeypatch.setattr(backend, 'SUPPORTED', [(3, 5), (3, 6)])
+def test_another_python_than_the_supported_ones_stops_the_build(backend, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'version_info', (3, 10, 13))
     with pytest.raises(SystemExit) as error:
         backend.build_wheel('.')
-    assert 'Python {}.{} is not supported'.format(*sys.version_info) in str(error.value)
-    assert '3.5, 3.6' in str(error.value)
+    assert error.value.code == 2 and capsys.readouterr().err == REFUSAL
+
+
+@pytest.mark.parametrize('what', ['import experiment', 'from experiment.pairs import main'])
+def test_another_python_is_told_so_before_anything_else_is_imported(what):
+    done = subprocess.run(
+        [sys.executable, '-S', '-c', f'import sys; sys.version_info = (3, 10, 13); {what}'],
+        cwd=INSTALL.parent, capture_output=True, text=True)  # without site-packages
+    assert done.returncode == 2 and done.stderr == REFUSAL
+
+
+@pytest.mark.parametrize('version, supported', [
+    ((3, 8), False), ((3, 10), False), ((3, 11), True), ((3, 15), True), ((3, 16), False)])
+def test_what_the_wheels_and_the_check_let_in_is_the_same(monkeypatch, version, supported):
+    monkeypatch.setattr(sys, 'version_info', (*version, 0))
+    end = contextlib.nullcontext() if supported else pytest.raises(SystemExit)
+    with end:
+        runpy.run_path(str(INSTALL.parent / 'experiment' / 'supported_python.py'))
+    for package in PACKAGES:
+        requires = importlib.metadata.metadata(package)['Requires-Python']
+        assert SpecifierSet(requires).contains('{}.{}.1'.format(*version)) is supported
+
+
+def test_what_comes_before_the_check_is_code_for_old_pythons_too():
+    for name in 'experiment/__init__.py', 'experiment/supported_python.py', \
+            'install/edited_release.py', 'install/chainer/backend.py':
+        source = (INSTALL.parent / name).read_text(encoding='utf-8')
+        ast.parse(source, name, feature_version=(3, 8))
 
 
 def test_an_sdist_is_not_built(backend):
@@ -485,6 +525,8 @@ def pip_wheel(directory):
     """pip's answer to a user, from a copy of install/ so that litter would show."""
     shutil.copytree(INSTALL, directory / 'install',
                     ignore=shutil.ignore_patterns('__pycache__'))
+    (directory / 'experiment').mkdir()
+    shutil.copy(INSTALL.parent / 'experiment' / 'supported_python.py', directory / 'experiment')
     before = sorted(directory.glob('install/**/*'))
     done = subprocess.run(
         [sys.executable, '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation',
@@ -508,5 +550,44 @@ def test_an_sdist_with_another_hash_is_refused_before_its_code_runs(offline):
 @needs_pip
 def test_an_sdist_that_cannot_be_fetched_is_named_together_with_the_remedy(offline):
     output = pip_wheel(offline)
-    assert 'The sdist of chainer==7.8.1 could not be fetched' in output
-    assert 'PIP_FIND_LINKS' in output
+    assert ('The sdist of chainer==7.8.1 could not be fetched: pip says "ERROR: No matching '
+            'distribution found for chainer==7.8.1') in output
+    assert 'PIP_FIND_LINKS' in output and 'make PYTHON=' in output
+
+
+BROKEN = "WARNING: Retrying after connection broken by 'NewConnectionError': /simple/chainer/"
+NONE = 'ERROR: No matching distribution found for chainer'
+
+
+@pytest.mark.parametrize('output, said, index', [
+    (f'{BROKEN}\n{BROKEN}\n{NONE}\n', BROKEN, True), (f'Looking in links\n{NONE}\n', NONE, True),
+    ('  error: one thing\n  ERROR: another\nnote: This error is known.\n', 'ERROR: another', False),
+    ('', 'nothing', False)])
+def test_of_what_pip_says_the_cause_is_told_and_the_remedy_where_it_is_one(
+        backend, output, said, index):
+    explained = backend.explain(output)
+    assert explained.startswith(f'pip says "{said}".') and ('PIP_INDEX_URL' in explained) is index
+
+
+def ask_index(**variables):
+    return subprocess.run(
+        [sys.executable, INSTALL / 'package_index.py'], capture_output=True, text=True,
+        env={**os.environ, **variables})
+
+
+@needs_pip
+def test_an_index_out_of_reach_is_one_line_with_the_remedy(offline, monkeypatch):
+    monkeypatch.delenv('PIP_NO_INDEX')
+    done = ask_index(PIP_INDEX_URL='http://127.0.0.1:9/simple')  # no server is there
+    assert done.returncode == 2 and done.stderr.count('\n') == 1
+    assert 'chainer cannot be fetched: pip says' in done.stderr
+    assert 'connection broken' in done.stderr and 'make PYTHON=' in done.stderr
+
+
+@needs_pip
+def test_a_folder_with_the_sdist_is_an_index(offline):
+    assert ask_index().returncode == 2
+    sdist(offline)
+    done = ask_index()
+    assert done.returncode == 0 and not done.stdout + done.stderr
+    assert not (offline / 'ran').exists()

@@ -21,11 +21,13 @@ pytestmark = pytest.mark.skipif(shutil.which('make') is None, reason='needs make
 
 FOR_12 = ['cupy-cuda12x', 'nvidia-cudnn-frontend', 'nvidia-cudnn-cu12']
 FOR_13 = ['cupy-cuda13x', 'nvidia-cudnn-frontend', 'nvidia-cudnn-cu13']
+SUPPORTED_PYTHON = 'experiment/supported_python.py'
 MAKE = shutil.which('make')
 LOG = 'with open(os.environ["LOG"], "a") as log: print({}, file=log)\n'
 # As `python3 -m venv --clear .venv` does, but with the pip below.
 VENV = f'''\
 #!/bin/sh
+[ "$1" = -m ] || exec '{sys._base_executable}' "$@"
 echo venv "$@" >>"$LOG"
 site=.venv/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages
 rm -rf .venv
@@ -43,6 +45,8 @@ names = [re.match(r'[-.\\w/]+', line)[0]
          for option, path in zip(sys.argv, sys.argv[1:]) if option == '-r'
          for line in Path(path).read_text().splitlines() if line and line[0] != '#']
 {LOG.format('"pip", sys.argv[1], *names')}
+if 'index' in sys.argv and 'PIP_INDEX_FAILS' in os.environ:
+    sys.exit(os.environ['PIP_INDEX_FAILS'])
 if 'PIP_FAILS' in os.environ:
     sys.exit('no network')
 for name in names:
@@ -83,6 +87,9 @@ class Project:
                         ignore=shutil.ignore_patterns('__pycache__'))
         for path in 'Makefile', 'requirements.txt', 'requirements-gpu.txt':
             shutil.copy(os.path.join(ROOT, path), self.folder)
+        (self.folder / 'experiment').mkdir()
+        shutil.copy(os.path.join(ROOT, SUPPORTED_PYTHON), self.folder / SUPPORTED_PYTHON)
+        self.newest_for_gpu('3, 99')  # whichever Python this is
         for path in PROGRAMS:
             (self.folder / path).parent.mkdir(exist_ok=True)
             (self.folder / path).write_text(PROGRAM)
@@ -95,6 +102,10 @@ class Project:
     def command(self, name, code):
         (self.path / name).write_text(code)
         (self.path / name).chmod(0o755)
+
+    def newest_for_gpu(self, version):
+        file = self.folder / 'install' / 'gpu.py'
+        file.write_text(re.sub('^NEWEST = .*', f'NEWEST = {version}', file.read_text(), flags=re.M))
 
     def nvidia_smi(self, header='', capability='9.0', status=0,
                    gpus='GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'):
@@ -115,6 +126,8 @@ class Project:
         return types.SimpleNamespace(
             said=[line for line in done.stdout.splitlines()
                   if line.startswith('GPU: ') or 'GPU=no leaves' in line],
+            printed=done.stdout,
+            asked_index=[call for call in calls if call[:2] == ['pip', '--retries']],
             venv=[call for call in calls if call[0] == 'venv'],
             asked=[call for call in calls if call[0] == 'nvidia-smi'],
             installed=[call[2:] for call in calls if call[:2] == ['pip', 'install']],
@@ -223,6 +236,17 @@ def test_an_installation_that_fails_stops_make_and_is_tried_again(completed):
     assert made.installed == [FOR_13] and made.ran
 
 
+def test_a_python_that_cupy_has_no_wheels_for_is_named_and_make_goes_on(project):
+    project.nvidia_smi(HEADER.format('13.0'))
+    project.newest_for_gpu('3, 5')
+    made = project.make('demo')
+    assert len(made.installed) == len(made.ran) == 1
+    assert made.said == ['GPU: NVIDIA H100 80GB HBM3 (driver for CUDA 13.0): requirements-gpu.txt '
+                         'is for Python up to 3.5 (make VENV=python3.5) and is left out']
+    made = project.make('gpu-check', fails=True)
+    assert not made.ran and 'up to 3.5 (make VENV=python3.5)' in made.said[0]
+
+
 # Where there is none, or it is not wanted
 
 
@@ -297,6 +321,30 @@ def test_an_interpreter_that_is_given_gets_nothing(project):
         made = project.make(target, f'PYTHON={sys.executable}')
         assert made.ran and not (made.installed or made.venv or made.asked or made.said)
     assert not (project.folder / '.venv').exists()
+
+
+# Before anything is installed
+
+
+def test_a_python_that_is_not_supported_is_refused_before_the_venv_is_made_anew(project):
+    project.make('lint')
+    file = project.folder / SUPPORTED_PYTHON
+    file.write_text(re.sub('OLDEST, NEWEST = .*', 'OLDEST, NEWEST = (3, 5), (3, 6)',
+                           file.read_text()))
+    made = project.make('lint', 'VENV=python3.13', fails=True)
+    assert not (made.venv or made.asked_index or made.installed or made.ran)
+    assert 'not supported; valid: 3.5 to 3.6; make VENV=python3.13 makes .venv' in made.printed
+
+
+def test_the_index_is_asked_first_and_where_there_is_none_nothing_is_installed(project):
+    made = project.make('lint', fails=True, PIP_INDEX_FAILS='ERROR: No matching distribution found')
+    assert made.asked_index and not (made.installed or made.ran)
+    assert 'make PYTHON=/path/to/python uses an interpreter as it is' in made.printed
+    made = project.make('lint', PIP_INDEX_FAILS='ERROR: unknown command "index"')
+    assert made.installed and made.ran
+    (project.folder / 'own.txt').write_text('ruff\n')
+    made = project.make('lint', 'REQUIREMENTS=own.txt')
+    assert made.installed and not made.asked_index  # Chainer is not among them
 
 
 # What asks for a GPU, or for none

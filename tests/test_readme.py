@@ -22,6 +22,7 @@ import pytest
 
 from experiment.optimizer import OPTIMIZERS
 from experiment.options import RECIPES
+from experiment.supported_python import NEWEST, OLDEST
 from mixup import ManifoldMixupClassifier
 from tests.test_layout import RULES
 
@@ -182,14 +183,20 @@ def test_names_on_the_front_pages_are_those_of_the_code(document):
 
 
 def test_supported_pythons_are_the_same_everywhere():
-    listed = re.search(r'^SUPPORTED = \[(.*)\]', read('install/edited_release.py'), re.MULTILINE)[1]
-    supported = [f'{major}.{minor}' for major, minor in re.findall(r'\((\d+), (\d+)\)', listed)]
-    assert re.search(r'Python ([\d., or]+\d) with', read('README.md'))[1] == \
-        ', '.join(supported[:-1]) + f' or {supported[-1]}'
-    for version in supported:
-        assert version in read('README.ja.md') and version in read('install/README.md')
+    (_, first), (_, last) = OLDEST, NEWEST
+    on_gpu = re.search(r'^NEWEST = 3, (\d+)', read('install/gpu.py'), re.MULTILINE)[1]
+    for document in 'README.md', 'README.ja.md', 'install/README.md', 'requirements.txt':
+        ranges = re.findall(r'Python 3\.(\d+)(?: to |〜|から)3\.(\d+)', read(document))
+        assert ranges and set(ranges) == {(str(first), str(last))}, document
+    for document in 'install/README.md', 'requirements-gpu.txt':
+        assert f'up to 3.{on_gpu}' in read(document)
+    for package in 'chainer', 'chainercv':
+        edits = read(f'install/{package}/edits.toml')
+        assert f"python_requires='>=3.{first},<3.{last + 1}'" in edits
+    assert f'target-version = "py3{first}"' in read('pyproject.toml')
     workflow = read('.github/workflows/tests.yml')
-    assert re.search(r'python: \[(.*)\]', workflow)[1] == ', '.join(f'"{v}"' for v in supported)
+    assert re.search(r'python: \[(.*)\]', workflow)[1] == \
+        ', '.join(f'"3.{minor}"' for minor in range(first, last + 1))
 
 
 # Length
