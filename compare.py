@@ -3,19 +3,24 @@
     python compare.py demo/baseline-0 demo/manifoldmixup-0
     python compare.py runs/cifar10                  every run below a directory
 
-Runs that agree in every option but seed and mixup form a group and are paired by seed. Each group
-has one table (printed, and in comparison.md) of validation accuracy and error, the paired
-difference with its 95 % interval and the time per epoch; comparison.json adds every run's own
-values, comparison.png shows the curves. Only `run.json` and `log` of each run are read.
+Runs that agree in their data and in every option but seed and mixup form a group and are paired by
+seed. Each group has one table (printed, and in comparison.md) of validation accuracy and error, the
+paired difference with its 95 % interval and the time per epoch; comparison.json adds every run's
+own values, comparison.png shows the curves. Runs that are unfinished, diverged or damaged are named
+and left out, and so are their partners. Only `run.json` and `log` of each run are read.
 """
 import argparse
 import dataclasses
 import io
 import json
 import math
+import os
+import re
+import reprlib
 import statistics
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +29,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
-# What may differ within a group: the mixup, the seed, what computed a run and where its files lie.
+# What may differ within a group: the mixup, the seed, what computed a run and where files lie.
 NOT_COUNTED = {
     'mixup_alpha', 'lam_per', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'autotune',
-    'snapshot_every'}
+    'snapshot_every', 'data_archive'}
+DATA = {'training data': 'train', 'test data': 'test'}  # they count as options do
 COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
 NOTES = """\
 Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.
@@ -42,20 +48,37 @@ class Invalid(ValueError):
 
 @dataclasses.dataclass
 class Run:
-    """One finished run, as read from its directory."""
+    """A run, as read from its directory."""
     directory: str
-    method: str            # a key of SCRIPTS
-    name: str              # the method with its lam and layers: a row of the table
+    method: str    # a key of SCRIPTS
+    name: str      # the method with its lam and layers: a row of the table
     seed: int
-    setting: dict          # the options that count for the grouping
-    accuracy: np.ndarray   # validation accuracy in %, one value an epoch
-    seconds: float         # per epoch
-    starts: list           # {commit, device, version of each package}, again at each resume
-    diverged: bool         # the training loss was no finite number at the end
+    setting: dict  # what counts for the grouping: options, and the data where they are known
+    data: dict     # {images, sha256} for each of DATA; empty in older records
+    given: tuple   # dataset and data_archive, as the options name the data
+    starts: list   # {commit, device, version of each package}, again at each resume
+    log: list      # an entry for each epoch; empty where there is a problem
+    problem: str   # why the run cannot be compared; empty where it can
+
+    @property
+    def accuracy(self):
+        """Validation accuracy in %, one value an epoch."""
+        return np.array([100 * entry['validation/main/accuracy'] for entry in self.log])
+
+    @property
+    def seconds(self):
+        """Time per epoch."""
+        return seconds_per_epoch([entry['elapsed_time'] for entry in self.log])
+
+    @property
+    def diverged(self):
+        """Whether the training loss was no finite number at the end."""
+        return not is_number(self.log[-1].get('main/loss', 0))
 
 
 def is_number(value, kind=(int, float)):
-    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < math.inf
+    """Whether a value is a number, and so small that its square is one too."""
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def is_layers(value):
@@ -69,21 +92,36 @@ def is_starts(value):
         and isinstance(start['versions'], dict) for start in value)
 
 
+def is_data(value):
+    return isinstance(value, dict) and all(
+        isinstance(split := value.get(key), dict)
+        and is_number(split.get('images'), int) and split['images'] > 0
+        and isinstance(split.get('sha256'), str) and re.fullmatch('[0-9a-f]{64}', split['sha256'])
+        for key in DATA.values())
+
+
 def check(where, values, needed):
     """Raise Invalid for the first of `needed`, {key: (holds, what it has to be)}, that fails."""
     for key, (holds, what) in needed.items():
         if key not in values or not holds(values[key]):
-            found = repr(values[key]) if key in values else 'missing'
-            raise Invalid(f'{where}: {key} is {found}, but {what} is needed: train the run again '
-                          'or leave it out')
+            found = reprlib.repr(values[key]) if key in values else 'missing'
+            raise Invalid(f'{where}: {key} is {found}, but {what} is needed: train the run again')
+
+
+def finite(number):
+    """A number of a JSON file; None where it is NaN or infinite."""
+    return value if abs(value := float(number)) < math.inf else None
 
 
 def read_json(path):
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise Invalid(f'{path} cannot be read as JSON ({getattr(error, "strerror", error)}): '
-                      'train the run again or leave it out') from None
+        return json.loads(path.read_text(encoding='utf-8'), parse_float=finite,
+                          parse_constant=finite)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f'{path} cannot be read as JSON ({error}): train the run again') from None
+    except OSError as error:
+        raise Invalid(f'{path} cannot be read ({error.strerror}): see to its permissions, or '
+                      'train the run again') from None
 
 
 def read_record(path):
@@ -95,10 +133,14 @@ def read_record(path):
     check(path, record, {
         'method': (lambda method: method in list(SCRIPTS), ' or '.join(SCRIPTS)),
         'starts': (is_starts, 'a list of commit, device and versions')})
+    if 'data' in record:  # older records lack it
+        check(path, record, {'data': (is_data, 'a record of images and sha256 for train and test')})
     check(path, record['options'], {
+        'dataset': (lambda name: isinstance(name, str), 'a name'),
         'seed': (lambda seed: is_number(seed, int), 'an integer'),
         'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer')})
     if record['method'] == 'manifoldmixup':
+        record['options'].setdefault('lam_per', 'batch')  # as before there was a choice
         check(path, record['options'], {
             'mixup_alpha': (is_number, 'a number'),
             'lam_per': (lambda per: per in ('batch', 'example'), 'batch or example'),
@@ -107,21 +149,28 @@ def read_record(path):
 
 
 def read_log(path, epochs):
-    """Read the `log` of a run of `epochs` epochs: one entry for each."""
-    log = read_json(path)
-    if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
-        raise Invalid(f'{path} is not a list of entries, one an epoch: train the run again or '
-                      'leave it out')
-    for number, entry in enumerate(log, 1):
-        check(f'{path}, entry {number}', entry, {
-            'epoch': (lambda epoch: epoch == number <= epochs, f'each from 1 to {epochs} once'),
-            'elapsed_time': (is_number, 'a number of seconds'),
-            'validation/main/accuracy': (  # NaN, too, would make a verdict of nothing
-                lambda value: is_number(value) and 0 <= value <= 1, 'a number from 0 to 1')})
+    """Read the `log` of a run of `epochs` epochs: its entries, and what keeps it from being used.
+
+    An entry for each epoch and an empty string; or no entries and what is wrong, in words.
+    """
+    try:
+        log = read_json(path) if path.exists() else []
+        if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
+            raise Invalid(f'{path} is not a list of entries, one an epoch: train the run again')
+        for number, entry in enumerate(log, 1):
+            check(f'{path}, entry {number}', entry, {
+                'epoch': (lambda epoch: epoch == number <= epochs, f'each from 1 to {epochs} once'),
+                'elapsed_time': (is_number, 'a number of seconds'),
+                'validation/main/accuracy': (
+                    lambda value: value is None or is_number(value) and 0 <= value <= 1,
+                    'a number from 0 to 1')})
+    except Invalid as error:
+        return [], f'unusable: {error}'
     if len(log) < epochs:
-        raise Invalid(f'{path.parent} is unfinished, {len(log)} of {epochs} epochs, and the '
-                      'verdict rests on the last: finish it with --resume or leave it out')
-    return log
+        return [], f'unfinished: {len(log)} of {epochs} epochs; go on with --resume'
+    if lost := [entry['epoch'] for entry in log if entry['validation/main/accuracy'] is None]:
+        return [], f'diverged: its validation accuracy in epoch {lost[0]} is no finite number'
+    return log, ''
 
 
 def method_name(method, options):
@@ -156,55 +205,137 @@ def read_run(directory):
     """Read a run directory into a :class:`Run`."""
     record = read_record(directory / 'run.json')
     method, options = record['method'], record['options']
-    log = read_log(directory / 'log', options['epoch'])
-    return Run(
-        str(directory), method, method_name(method, options), options['seed'],
-        {option: value for option, value in options.items() if option not in NOT_COUNTED},
-        np.array([100 * entry['validation/main/accuracy'] for entry in log]),
-        seconds_per_epoch([entry['elapsed_time'] for entry in log]),
-        read_starts(record), not is_number(log[-1].get('main/loss', 0)))
+    setting = {option: value for option, value in options.items() if option not in NOT_COUNTED}
+    setting['dataset'] = unicodedata.normalize('NFC', os.path.normpath(options['dataset']))
+    data = {option: {key: record['data'][split][key] for key in ('images', 'sha256')}
+            for option, split in DATA.items()} if 'data' in record else {}
+    return Run(str(directory), method, method_name(method, options), options['seed'], setting,
+               data, (options['dataset'], options.get('data_archive')), read_starts(record),
+               *read_log(directory / 'log', options['epoch']))
+
+
+def find_directories(path):
+    """The run directory `path`, or those below it, and {directory that cannot be read: why}."""
+    try:
+        if 'run.json' in os.listdir(path):
+            return [Path(path)], {}
+    except OSError as error:
+        raise Invalid(f'{path} is not a directory that can be read ({error.strerror}): give run '
+                      'directories or their parent') from None
+    unread, found = {}, []
+    seen = set(Path(path).resolve().parents)  # a link to where we were would go on for ever
+    for folder, below, files in os.walk(path, followlinks=True, onerror=lambda error: unread.update(
+            {error.filename: f'unusable: it cannot be read ({error.strerror})'})):
+        if (real := Path(folder).resolve()) in seen:
+            below.clear()
+        elif 'run.json' in files:
+            found.append(Path(folder))
+        seen.add(real)
+        below.sort()
+    if not found and not unread:
+        raise Invalid(f'{path} holds no run, no run.json in it or below it: give directories '
+                      f'written by {" and ".join(SCRIPTS.values())}')
+    return found, unread
 
 
 def find_runs(paths):
-    """Read the runs that `paths` name: run directories, or directories with runs below them."""
-    found = {}  # by real path: a run named twice is one run
-    for path in map(Path, paths):
-        if not path.is_dir():
-            raise Invalid(f'{path} is not a directory: give run directories or their parent')
-        record = path / 'run.json'
-        records = [record] if record.exists() else sorted(path.rglob('run.json'))
-        if not records:
-            raise Invalid(f'{path} holds no run, no run.json in it or below it: give directories '
-                          f'written by {" and ".join(SCRIPTS.values())}')
-        found.update({record.parent.resolve(): record.parent for record in records})
-    return [read_run(directory) for directory in found.values()]
+    """Read the runs that `paths` name: run directories, or directories with runs below them.
+
+    Returns [run] and, of what cannot be read, {directory: why}.
+    """
+    found, unread = {}, {}  # found by real path: a run named twice is one run
+    for path in paths:
+        directories, failed = find_directories(path)
+        found |= {directory.resolve(): directory for directory in directories}
+        unread |= failed
+    runs = []
+    for directory in found.values():
+        try:
+            runs.append(read_run(directory))
+        except Invalid as error:
+            unread[str(directory)] = f'unusable: {error}'
+    match_data(runs)
+    return runs, unread
+
+
+def match_data(runs):
+    """Add what is known of the data to the settings of runs, and give equal data one name.
+
+    A run that does not record its data is taken to have those of the runs that do and name the
+    same dataset, if these agree; elsewhere the name has to do.
+    """
+    def named(run):  # a folder's images are resized as they are read
+        return run.setting['dataset'], str(run.setting.get('size'))
+
+    def agreed(run):
+        found = [other.data for other in runs if other.data and named(other) == named(run)]
+        return found[0] if found and all(data == found[0] for data in found) else {}
+
+    names = {}
+    for run, data in [(run, run.data or agreed(run)) for run in runs]:
+        if data:
+            name = names.setdefault(str(data), run.setting['dataset'])
+            run.setting.update(data, dataset=name)
+
+
+def in_words(setting, option):
+    """A setting's value of an option; of data, the number of images."""
+    value = setting.get(option, 'not recorded')
+    return f'{value["images"]} images' if option in DATA and option in setting else str(value)
 
 
 def differences(run, other):
-    """The options that count, and the seed, in which two runs differ: {option: (here, there)}."""
+    """What counts and differs between two runs, the seed too: {option: how, in words}."""
     here, there = ({**each.setting, 'seed': each.seed} for each in (run, other))
-    values = {option: (str(here.get(option, 'not recorded')),
-                       str(there.get(option, 'not recorded'))) for option in here | there}
-    return {option: pair for option, pair in sorted(values.items()) if pair[0] != pair[1]}
+    found = {}
+    for option in sorted(here | there):
+        first, second = (in_words(each, option) for each in (here, there))
+        if here.get(option) != there.get(option) or first != second:
+            found[option] = (f'{first} here, {second} there' if first != second
+                             else f'both {first}, other pixels or labels')
+    return found
+
+
+def leave_out(runs, unread):
+    """The runs that can be compared, and {directory: why} of the others.
+
+    Raises Invalid where none can, and where a run has no partner though every run could be read.
+    """
+    kept = []
+    left_out = unread | {run.directory: run.problem for run in runs if run.problem}
+    for run in runs:
+        if run.problem:
+            continue
+        others = [other for other in runs if other.method != run.method]
+        nearest = min(others, default=None, key=lambda other: (
+            len(differences(run, other)), other.problem))
+        if others and not differences(run, nearest):
+            if nearest.problem:
+                left_out[run.directory] = f'its partner {nearest.directory} is left out'
+            else:
+                kept.append(run)
+        elif unread:
+            left_out[run.directory] = 'without a partner among the runs that can be read'
+        elif not others:
+            raise Invalid(f'only {run.method} runs were given ({run.directory} …): give runs of '
+                          f'both {" and ".join(SCRIPTS.values())}')
+        else:
+            listed = ', '.join(f'{option} ({how})'
+                               for option, how in differences(run, nearest).items())
+            raise Invalid(f'{run.directory} ({run.name}, seed {run.seed}) has no {nearest.method} '
+                          f'partner: the nearest, {nearest.directory}, differs in {listed}; train '
+                          'a partner with the same options and data, or leave this run out')
+    if not kept:
+        raise Invalid('nothing is left to compare; left out: ' + '; '.join(
+            f'{directory}, {why}' for directory, why in left_out.items()))
+    return kept, left_out
 
 
 def group_runs(runs):
     """Sort runs into groups, each {name: [a run for each seed]} with the baseline first.
 
-    Raises Invalid where a run has no partner, or a setting has the same seed twice.
+    Raises Invalid where a setting has the same seed twice.
     """
-    for run in runs:
-        others = [other for other in runs if other.method != run.method]
-        if not others:
-            raise Invalid(f'only {run.method} runs were given ({run.directory} …): give runs of '
-                          f'both {" and ".join(SCRIPTS.values())}')
-        nearest = min(others, key=lambda other: len(differences(run, other)))
-        if different := differences(run, nearest):
-            listed = ', '.join(f'{option} ({here} here, {there} there)'
-                               for option, (here, there) in different.items())
-            raise Invalid(f'{run.directory} ({run.name}, seed {run.seed}) has no {nearest.method} '
-                          f'partner: the nearest, {nearest.directory}, differs in {listed}; train '
-                          'a partner with the same options or leave this run out')
     groups = {}
     for run in sorted(runs, key=lambda run: (run.method, run.name, run.seed)):
         group = groups.setdefault(str(sorted(run.setting.items())), {})
@@ -252,6 +383,10 @@ def cautions(runs):
     """Sentences on what the options do not show: runs that diverged, other code or machines."""
     found = [f'{run.directory} diverged: its last training loss is no finite number.'
              for run in runs if run.diverged]
+    unrecorded = [run.directory for run in runs if not run.data]
+    if any(run.data or run.given != runs[0].given for run in runs) and unrecorded:
+        found.append('matched by the name of the dataset, as their data are not recorded: '
+                     f'{", ".join(unrecorded)}.')
     starts = [start for run in runs for start in run.starts]
     for key in sorted(set().union(*starts)):
         values = sorted({str(start.get(key)) for start in starts})
@@ -291,10 +426,17 @@ def summarize(group):
 
 def title(setting, settings):
     """The heading of a group, and its differences from the others: 'dataset cifar10, arch …'."""
-    options = {option: None for each in settings for option in each}  # all of them, in order
-    shown = [option for option in options if option in ('dataset', 'arch', 'epoch')
-             or len({str(each.get(option, 'not recorded')) for each in settings}) > 1]
-    return ', '.join(f'{option} {setting.get(option, "not recorded")}' for option in shown)
+    parts = []
+    for option in {option: None for each in settings for option in each}:  # all of them, in order
+        # Other names tell other data apart.
+        values = {str(each.get(option, 'not recorded')) for each in settings
+                  if option not in DATA or each['dataset'] == setting['dataset']}
+        if option in ('dataset', 'arch', 'epoch') or len(values) > 1:
+            value = in_words(setting, option)
+            if option in DATA and option in setting:
+                value += f' ({setting[option]["sha256"][:8]})'
+            parts.append(f'{option} {value}')
+    return ', '.join(parts)
 
 
 def plus_minus(value):
@@ -322,7 +464,7 @@ def table(rows):
     return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in cells)
 
 
-def report(summaries):
+def report(summaries, left_out):
     """The whole comparison as markdown."""
     settings = [summary['setting'] for summary in summaries]
     parts = ['# Comparison']
@@ -330,6 +472,7 @@ def report(summaries):
         parts += [f'## {title(summary["setting"], settings)}', table(summary['rows'])]
         parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
         parts += [f'Caution: {sentence}' for sentence in summary['cautions']]
+    parts += [f'Left out: {directory}, {why}' for directory, why in left_out.items()]
     return '\n\n'.join(parts + [NOTES]) + '\n'
 
 
@@ -397,16 +540,19 @@ def main(arguments=None):
                         'holds the runs where it is the one argument, else the current one)')
     try:
         args = parser.parse_args(arguments)
-        groups = group_runs(find_runs(args.runs))
+        runs, left_out = leave_out(*find_runs(args.runs))
+        groups = group_runs(runs)
         summaries = [summarize(group) for group in groups]
-        text, picture = report(summaries), io.BytesIO()
+        text, picture = report(summaries, left_out), io.BytesIO()
         draw(groups, summaries).savefig(picture, format='png', dpi=120)
         parent = len(args.runs) == 1 and Path(args.runs[0])
         out = args.out or parent or Path()
+        results = {'groups': summaries, 'left_out': [
+            {'directory': directory, 'reason': why} for directory, why in left_out.items()]}
         write(out, {'comparison.md': text.encode(), 'comparison.png': picture.getvalue(),
-                    'comparison.json': json.dumps({'groups': summaries}, indent=1).encode()})
+                    'comparison.json': json.dumps(results, indent=1, allow_nan=False).encode()})
     except Invalid as error:
-        print(f'compare.py: error: {" ".join(str(error).split())}', file=sys.stderr)
+        print('compare.py: error:', ' '.join(str(error).split()), file=sys.stderr)
         raise SystemExit(2) from None
     sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
     print(text, f'Written to {out}: comparison.md, comparison.json, comparison.png', sep='\n')

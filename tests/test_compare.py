@@ -1,6 +1,10 @@
 """compare.py, run as a user does: what it computes, says, draws and refuses."""
+import errno
+import hashlib
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +25,16 @@ OPTIONS = {
     'autotune': False, 'snapshot_every': 10}
 
 
-def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, **options):
+def data(train='train', test='test', images=12):
+    """A run's record of its data, with fingerprints made of words."""
+    return {'classes': ['ant', 'bee'], **{
+        split: {'images': images, 'per_class': [images // 2] * 2,
+                'sha256': hashlib.sha256(word.encode()).hexdigest()}
+        for split, word in (('train', train), ('test', test))}}
+
+
+def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, data=None,
+             **options):
     """Write a finished run of three epochs whose last validation accuracy is `last` (0 to 1)."""
     if method == 'manifoldmixup':
         options = {'mixup_alpha': 0.2, 'lam_per': 'batch', 'layer_mix': list(range(6)), **options}
@@ -35,6 +48,8 @@ def make_run(directory, method, last, seed=0, accuracies=None, elapsed=None, **o
               'options': {**OPTIONS, 'seed': seed, 'out': str(directory), **options},
               'starts': [{'command': f'python train_{method}.py', 'commit': 'abc',
                           'device': 'GPU 0', 'versions': {'chainer': '7.8.1', 'numpy': '2.1'}}]}
+    if data:
+        record['data'] = data
     directory.mkdir(parents=True)
     (directory / 'run.json').write_text(json.dumps(record))
     (directory / 'log').write_text(json.dumps(log))
@@ -48,12 +63,16 @@ def change(path, function):
     path.write_text(json.dumps(content))
 
 
+def make_pair(directory, **options):
+    """Write a baseline and a mixup run of seed 0 below a directory."""
+    make_run(directory / 'base', 'baseline', 0.70, **options)
+    make_run(directory / 'mix', 'manifoldmixup', 0.72, **options)
+    return directory
+
+
 @pytest.fixture
 def pair(tmp_path):
-    """A baseline and a mixup run of seed 0 below one directory."""
-    make_run(tmp_path / 'base', 'baseline', 0.70)
-    make_run(tmp_path / 'mix', 'manifoldmixup', 0.72)
-    return tmp_path
+    return make_pair(tmp_path)
 
 
 BASELINE, MIXUP = [0.780, 0.791, 0.786], [0.801, 0.805, 0.811]  # last epoch, seeds 0 to 2
@@ -264,6 +283,35 @@ def test_runs_are_found_at_any_depth_and_one_given_twice_counts_once(tmp_path, c
     assert [len(row['runs']) for row in group['rows']] == [1, 1]
 
 
+def test_runs_are_found_through_links_and_a_link_back_is_no_loop(tmp_path, capsys):
+    make_pair(tmp_path / 'elsewhere')
+    make_run(tmp_path / 'above', 'baseline', 0.7, seed=7)
+    (tmp_path / 'runs' / 'deep').mkdir(parents=True)
+    for name in ('base', 'mix'):
+        (tmp_path / 'runs' / name).symlink_to(tmp_path / 'elsewhere' / name)
+    (tmp_path / 'runs' / 'deep' / 'back').symlink_to(tmp_path / 'runs')
+    (tmp_path / 'runs' / 'up').symlink_to(tmp_path)
+    _, group = compare_runs(capsys, tmp_path / 'runs')
+    assert [[Path(run['directory']).name for run in row['runs']] for row in group['rows']] == [
+        ['base'], ['mix']]
+
+
+def test_numbers_that_are_not_finite_are_null_in_the_json_file(pair, capsys):
+    for run in ('base', 'mix'):
+        change(pair / run / 'run.json', lambda record: record['options'].update(
+            learnrate=float('nan'), weight_decay=-float('inf')))
+    compare_runs(capsys, pair)
+    setting = json.loads((pair / 'comparison.json').read_text(),
+                         parse_constant=pytest.fail)['groups'][0]['setting']
+    assert setting['learnrate'] is None and setting['weight_decay'] is None
+
+
+def test_records_from_before_lam_could_be_per_example_are_read(pair, capsys):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].pop('lam_per'))
+    _, group = compare_runs(capsys, pair)
+    assert group['rows'][1]['name'] == 'Manifold Mixup (alpha 0.2, layers 0–5)'
+
+
 def test_the_table_has_aligned_columns(three_pairs, capsys):
     lines = [line for line in compare_runs(capsys, three_pairs)[0].splitlines() if '|' in line]
     assert len(lines) == 4
@@ -283,9 +331,169 @@ def test_other_code_or_another_machine_is_mentioned(pair, capsys, key, value, sa
     assert said in compare_runs(capsys, pair)[0]
 
 
-def test_a_run_that_diverged_is_mentioned(pair, capsys):
-    change(pair / 'base' / 'log', lambda log: log[-1].update({'main/loss': float('nan')}))
+@pytest.mark.parametrize('loss', [float('nan'), None])
+def test_a_run_that_diverged_is_mentioned(pair, capsys, loss):
+    change(pair / 'base' / 'log', lambda log: log[-1].update({'main/loss': loss}))
     assert f'Caution: {pair / "base"} diverged' in compare_runs(capsys, pair)[0]
+
+
+# Which data are the same
+
+@pytest.mark.parametrize('options', [
+    {'dataset': 'pets/'}, {'dataset': './pets'}, {'dataset': '/abs/pets'}, {'dataset': 'dogs'},
+    {'dataset': 'pets', 'data_archive': 'pets.tar.gz'}])
+def test_data_are_the_same_if_their_fingerprints_are(tmp_path, capsys, options):
+    make_run(tmp_path / 'base', 'baseline', 0.7, dataset='pets', data=data())
+    make_run(tmp_path / 'mix', 'manifoldmixup', 0.8, **options, data=data())
+    text, group = compare_runs(capsys, tmp_path)
+    assert 'Caution' not in text and group['setting']['training data']['images'] == 12
+    assert '\n## dataset pets, arch resnet50, epoch 3\n' in text
+
+
+@pytest.mark.parametrize('other, said', [
+    (data('other', images=14), 'training data (12 images here, 14 images there)'),
+    (data('other'), 'training data (both 12 images, other pixels or labels)'),
+    (data(test='other'), 'test data (both 12 images, other pixels or labels)'),
+])
+def test_data_of_one_name_and_other_fingerprints_are_told_apart_in_words(
+        tmp_path, capsys, other, said):
+    make_run(tmp_path / 'base', 'baseline', 0.7, data=data())
+    make_run(tmp_path / 'mix', 'manifoldmixup', 0.8, data=other)
+    refused = refusal(capsys, tmp_path)
+    assert said in refused and not re.search('[0-9a-f]{8}', refused.split('differs in')[1])
+
+
+@pytest.mark.parametrize('options, cautious', [
+    ({'dataset': 'pets'}, False), ({'dataset': 'pets/'}, True), ({'dataset': './pets'}, True),
+    ({'dataset': 'pets', 'data_archive': 'pets.tar.gz'}, True)])
+def test_where_data_are_not_recorded_their_name_counts(tmp_path, capsys, options, cautious):
+    base = make_run(tmp_path / 'base', 'baseline', 0.7, dataset='pets')
+    mix = make_run(tmp_path / 'mix', 'manifoldmixup', 0.8, **options)
+    caution = ('Caution: matched by the name of the dataset, as their data are not recorded: '
+               f'{base}, {mix}.')
+    assert (caution in compare_runs(capsys, tmp_path)[0]) is cautious
+    change(mix / 'run.json', lambda record: record['options'].update(dataset='dogs'))
+    assert 'differs in dataset (pets here, dogs there)' in refusal(capsys, base, mix)
+
+
+def test_a_run_that_does_not_record_its_data_joins_those_of_its_name(tmp_path, capsys):
+    old = make_run(tmp_path / 'old', 'baseline', 0.7)
+    make_run(tmp_path / 'mix-0', 'manifoldmixup', 0.8, data=data())
+    make_run(tmp_path / 'base-1', 'baseline', 0.8, 1, data=data())
+    make_run(tmp_path / 'mix-1', 'manifoldmixup', 0.8, 1, data=data())
+    make_pair(tmp_path / 'larger', data=data('larger'), size=64)
+    compare.main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert f'as their data are not recorded: {old}.\n' in text
+    assert [len(group['rows'][0]['runs']) for group in json.loads(
+        (tmp_path / 'comparison.json').read_text())['groups']] == [1, 2]
+
+
+def test_a_name_that_stands_for_several_data_says_nothing_about_a_run(tmp_path, capsys):
+    make_run(tmp_path / 'old', 'baseline', 0.7, 1)
+    for word in ('one', 'two'):
+        make_pair(tmp_path / word, data=data(word))
+    make_run(tmp_path / 'mix', 'manifoldmixup', 0.7, 1, data=data('one'))
+    assert 'training data (12 images here, not recorded there)' in refusal(
+        capsys, tmp_path / 'mix', tmp_path / 'old', tmp_path / 'two')
+
+
+def test_groups_that_differ_in_their_data_alone_have_other_titles(tmp_path, capsys):
+    for word in ('one', 'two'):
+        make_pair(tmp_path / word, data=data(word))
+    make_pair(tmp_path / 'dogs', dataset='dogs', data=data('dogs'))
+    compare.main([str(tmp_path)])
+    text = capsys.readouterr().out
+    for word in ('one', 'two'):
+        assert ('\n## dataset cifar10, arch resnet50, epoch 3, training data 12 images '
+                f'({data(word)["train"]["sha256"][:8]})\n') in text
+    assert '\n## dataset dogs, arch resnet50, epoch 3\n' in text
+
+
+# What it leaves out
+
+def left_out(directory):
+    """{name of the run directory: why}, which comparison.md says too."""
+    found = json.loads((directory / 'comparison.json').read_text())['left_out']
+    written = (directory / 'comparison.md').read_text(encoding='utf-8')
+    for entry in found:
+        assert f'\n\nLeft out: {entry["directory"]}, {entry["reason"]}\n\n' in written
+    return {Path(entry['directory']).name: entry['reason'] for entry in found}
+
+
+@pytest.mark.parametrize('length', [None, 0, 2])
+def test_an_unfinished_run_and_its_partner_are_left_out_and_the_others_compared(
+        three_pairs, capsys, length):
+    log = three_pairs / 'mix-1' / 'log'
+    if length is None:
+        log.unlink()
+    else:
+        change(log, lambda entries: entries.__delitem__(slice(length, None)))
+    _, group = compare_runs(capsys, three_pairs)
+    assert group['rows'][1]['difference']['per_seed'] == pytest.approx({'0': 2.1, '2': 2.5})
+    assert left_out(three_pairs) == {
+        'mix-1': f'unfinished: {length or 0} of 3 epochs; go on with --resume',
+        'base-1': f'its partner {three_pairs / "mix-1"} is left out'}
+
+
+def test_all_mixups_of_an_unfinished_baseline_are_left_out(three_pairs, capsys):
+    make_run(three_pairs / 'input-1', 'manifoldmixup', 0.7, 1, layer_mix=[0])
+    (three_pairs / 'base-1' / 'log').unlink()
+    compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs).keys() == {'base-1', 'mix-1', 'input-1'}
+
+
+def test_a_baseline_with_another_finished_mixup_stays(three_pairs, capsys):
+    make_run(three_pairs / 'input-1', 'manifoldmixup', 0.7, 1, layer_mix=[0])
+    (three_pairs / 'mix-1' / 'log').unlink()
+    _, group = compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs).keys() == {'mix-1'}
+    assert [len(row['runs']) for row in group['rows']] == [3, 2, 1]
+
+
+def test_an_unfinished_run_without_any_partner_does_not_disturb(three_pairs, capsys):
+    make_run(three_pairs / 'next', 'baseline', 0.7, 3, accuracies=[0.5])
+    compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs).keys() == {'next'}
+
+
+def test_a_run_whose_accuracy_is_no_number_diverged_and_is_left_out(three_pairs, capsys):
+    for seed, value in ((0, None), (1, float('nan'))):
+        change(three_pairs / f'mix-{seed}' / 'log',
+               lambda log: log[1].update({'validation/main/accuracy': value}))
+    compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs)['mix-0'] == left_out(three_pairs)['mix-1'] == (
+        'diverged: its validation accuracy in epoch 2 is no finite number')
+
+
+def test_a_damaged_log_is_named_among_whole_ones(three_pairs, capsys):
+    (three_pairs / 'mix-1' / 'log').write_text('[{"epoch": 1')
+    compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs)['mix-1'].startswith(
+        f'unusable: {three_pairs / "mix-1" / "log"} cannot be read as JSON (')
+    assert left_out(three_pairs)['base-1'] == f'its partner {three_pairs / "mix-1"} is left out'
+
+
+def test_a_damaged_record_is_named_and_with_it_what_may_have_been_its_partner(
+        three_pairs, capsys):
+    (three_pairs / 'mix-1' / 'run.json').write_text('{"method"')
+    compare_runs(capsys, three_pairs)
+    assert 'run.json cannot be read as JSON (' in left_out(three_pairs)['mix-1']
+    assert left_out(three_pairs)['base-1'] == 'without a partner among the runs that can be read'
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(three_pairs, capsys, monkeypatch):
+    (three_pairs / 'closed').mkdir()
+    scandir = os.scandir
+
+    def closed(path):
+        if path == str(three_pairs / 'closed'):
+            raise PermissionError(errno.EACCES, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', closed)
+    compare_runs(capsys, three_pairs)
+    assert left_out(three_pairs) == {'closed': 'unusable: it cannot be read (Permission denied)'}
 
 
 # The plot
@@ -311,7 +519,7 @@ def test_the_plot_shows_a_curve_for_each_row_in_each_panel(tmp_path, capsys):
 
 
 def test_the_plot_holds_mean_band_and_last_value_with_names_and_units(three_pairs):
-    groups = compare.group_runs(compare.find_runs([three_pairs]))
+    groups = compare.group_runs(compare.find_runs([three_pairs])[0])
     figure = compare.draw(groups, [compare.summarize(group) for group in groups])
     [axis] = figure.axes
     assert axis.get_title() == 'dataset cifar10, arch resnet50, epoch 3'
@@ -369,15 +577,18 @@ def test_runs_of_one_method_alone_are_no_comparison(pair, capsys, given, script)
 
 
 def test_no_directory_and_a_directory_without_runs(tmp_path, capsys):
-    assert 'nowhere is not a directory' in refusal(capsys, tmp_path / 'nowhere')
+    assert 'nowhere is not a directory that can be read (No such file' in refusal(
+        capsys, tmp_path / 'nowhere')
     assert 'holds no run' in refusal(capsys, tmp_path)
 
 
 @pytest.mark.parametrize('length', [0, 2])
-def test_an_unfinished_run_says_how_far_it_is_and_how_to_finish_it(pair, capsys, length):
+def test_where_nothing_is_left_to_compare_the_unfinished_run_is_named(pair, capsys, length):
     change(pair / 'mix' / 'log', lambda log: log.__delitem__(slice(length, None)))
     said = refusal(capsys, pair)
-    assert f'{pair / "mix"} is unfinished, {length} of 3 epochs' in said and '--resume' in said
+    assert said.startswith('compare.py: error: nothing is left to compare; left out: ')
+    assert f'{pair / "mix"}, unfinished: {length} of 3 epochs; go on with --resume; ' in said
+    assert f'{pair / "base"}, its partner {pair / "mix"} is left out' in said
 
 
 @pytest.mark.parametrize('content', [
@@ -387,18 +598,12 @@ def test_a_malformed_log_is_named(pair, capsys, content):
     assert str(pair / 'mix' / 'log') in refusal(capsys, pair)
 
 
-def test_a_missing_log_is_named(pair, capsys):
-    (pair / 'mix' / 'log').unlink()
-    assert f'{pair / "mix" / "log"} cannot be read' in refusal(capsys, pair)
-
-
 @pytest.mark.parametrize('key, value, said', [
-    ('validation/main/accuracy', float('nan'), 'is nan, but a number from 0 to 1 is needed'),
-    ('validation/main/accuracy', None, 'is None'),
-    ('validation/main/accuracy', 71.3, 'is 71.3'),
+    ('validation/main/accuracy', 71.3, 'is 71.3, but a number from 0 to 1 is needed'),
     ('validation/main/accuracy', True, 'is True'),
     ('elapsed_time', '12 s', "is '12 s'"),
-    ('elapsed_time', float('inf'), 'is inf'),
+    ('elapsed_time', float('inf'), 'is None'),
+    ('elapsed_time', 10 ** 400, 'is 10000'),
     ('epoch', 1, 'is 1, but each from 1 to 3 once is needed'),
 ])
 def test_a_log_entry_that_is_no_measurement_is_named(pair, capsys, key, value, said):
@@ -407,7 +612,8 @@ def test_a_log_entry_that_is_no_measurement_is_named(pair, capsys, key, value, s
 
 
 def test_a_log_entry_without_accuracy_and_a_log_longer_than_the_run(pair, capsys):
-    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(epoch=2))
+    for run in ('base', 'mix'):
+        change(pair / run / 'run.json', lambda record: record['options'].update(epoch=2))
     assert 'entry 3: epoch is 3, but each from 1 to 2 once' in refusal(capsys, pair)
     change(pair / 'mix' / 'log', lambda log: log[0].pop('validation/main/accuracy'))
     assert 'entry 1: validation/main/accuracy is missing' in refusal(capsys, pair)
@@ -426,6 +632,17 @@ def test_a_malformed_record_is_named(pair, capsys, content):
 def test_an_option_that_cannot_be_read_is_named(pair, capsys, option, value):
     change(pair / 'mix' / 'run.json', lambda record: record['options'].update({option: value}))
     assert f'run.json: {option} is {value!r}, but ' in refusal(capsys, pair)
+
+
+@pytest.mark.parametrize('value', [
+    None, [], {}, {**data(), 'train': [1]}, {'train': data()['train']}, {**data(), 'test': None},
+    {**data(), 'test': {'images': 12}}, {**data(), 'test': {**data()['test'], 'sha256': 'abc'}},
+    {**data(), 'test': {**data()['test'], 'images': '12'}}])
+def test_a_malformed_record_of_the_data_is_named(pair, capsys, value):
+    change(pair / 'mix' / 'run.json', lambda record: record.update(data=value))
+    said = refusal(capsys, pair)
+    assert f'{pair / "mix" / "run.json"}: data is ' in said
+    assert 'but a record of images and sha256 for train and test is needed' in said
 
 
 @pytest.mark.parametrize('method', ['cutmix', None, [], {}])
