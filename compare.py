@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -21,10 +22,12 @@ import statistics
 import sys
 import tempfile
 import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
 import scipy.stats
+from matplotlib import font_manager, rcParams
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -74,6 +77,12 @@ class Run:
     def diverged(self):
         """Whether the training loss was no finite number at the end."""
         return not is_number(self.log[-1].get('main/loss', 0))
+
+
+def plain(text):
+    """Text in which '?' stands for line breaks, control characters and bytes that are no text."""
+    return re.sub('[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]', '?',
+                  unicodedata.normalize('NFC', str(text)))
 
 
 def is_number(value, kind=(int, float)):
@@ -424,8 +433,11 @@ def summarize(group):
             'cautions': cautions(sum(group.values(), []))}
 
 
-def title(setting, settings):
-    """The heading of a group, and its differences from the others: 'dataset cifar10, arch …'."""
+def title(setting, settings, longest=None):
+    """The heading of a group, and its differences from the others: 'dataset cifar10, arch …'.
+
+    Of values that have more than `longest` characters the end is shown.
+    """
     parts = []
     for option in {option: None for each in settings for option in each}:  # all of them, in order
         # Other names tell other data apart.
@@ -433,10 +445,12 @@ def title(setting, settings):
                   if option not in DATA or each['dataset'] == setting['dataset']}
         if option in ('dataset', 'arch', 'epoch') or len(values) > 1:
             value = in_words(setting, option)
+            if longest and len(value) > longest:
+                value = '…' + value[1 - longest:]
             if option in DATA and option in setting:
                 value += f' ({setting[option]["sha256"][:8]})'
             parts.append(f'{option} {value}')
-    return ', '.join(parts)
+    return plain(', '.join(parts))
 
 
 def plus_minus(value):
@@ -471,9 +485,47 @@ def report(summaries, left_out):
     for summary in summaries:
         parts += [f'## {title(summary["setting"], settings)}', table(summary['rows'])]
         parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
-        parts += [f'Caution: {sentence}' for sentence in summary['cautions']]
-    parts += [f'Left out: {directory}, {why}' for directory, why in left_out.items()]
+        parts += [plain(f'Caution: {sentence}') for sentence in summary['cautions']]
+    parts += [plain(f'Left out: {directory}, {why}') for directory, why in left_out.items()]
     return '\n\n'.join(parts + [NOTES]) + '\n'
+
+
+def letters(text):
+    """The characters of a text, each with the accents on it, which have to be of one font."""
+    marks = ''.join(letter for letter in set(text) if unicodedata.category(letter)[0] == 'M')
+    return re.findall(f'.[{marks}\u200d]*', text)
+
+
+def can_show(family, wanted):
+    """Those of the wanted letters that an installed family of fonts has; None: the default one."""
+    try:
+        path = font_manager.findfont(
+            font_manager.FontProperties(family=[family] if family else None),
+            fallback_to_default=False)
+        has = set(map(chr, font_manager.get_font(path).get_charmap()))
+    except (OSError, RuntimeError, ValueError):  # a damaged file, or one that is there no more
+        return set()
+    return {letter for letter in wanted if has.issuperset(letter)}
+
+
+def find_families(text):
+    """The families of fonts that show a text between them, and the letters that none has.
+
+    The default comes first; only where it lacks a letter are others opened.
+    """
+    # That a family lacks a weight is no news.
+    logging.getLogger('matplotlib.font_manager').setLevel(logging.ERROR)
+    families, missing = list(rcParams['font.family']), set(letters(text))
+    missing -= can_show(None, missing)
+    if missing:
+        names = {font.name for font in font_manager.fontManager.ttflist}
+        shown = {name: can_show(name, missing) for name in sorted(names)
+                 if 'LastResort' not in name.replace(' ', '')}  # which shows boxes
+        for name in sorted(shown, key=lambda name: len(shown[name]), reverse=True):
+            if missing & shown[name]:
+                families.append(name)
+                missing -= shown[name]
+    return families, missing
 
 
 def draw(groups, summaries):
@@ -485,7 +537,9 @@ def draw(groups, summaries):
     for axis in axes[len(groups):]:
         axis.set_axis_off()
     settings = [summary['setting'] for summary in summaries]
-    for axis, group, summary in zip(axes, groups, summaries):
+    titles = [title(setting, settings, longest=40) for setting in settings]
+    families, missing = find_families(' '.join(titles))
+    for axis, group, summary, heading in zip(axes, groups, summaries, titles):
         low, high = 100, 0
         for number, (row, runs) in enumerate(zip(summary['rows'], group.values())):
             curves = np.array([run.accuracy for run in runs])
@@ -500,7 +554,9 @@ def draw(groups, summaries):
             low, high = min(low, curves[:, len(mean) // 20:].min()), max(high, curves.max())
         margin = 0.05 * (high - low) or 1
         axis.set_ylim(low - margin, high + margin)
-        axis.set_title(title(summary['setting'], settings), parse_math=False, wrap=True)
+        heading = ''.join('?' if letter in missing else letter for letter in letters(heading))
+        # Escaped, as what wraps the title reads $…$ as a formula even where parse_math is False.
+        axis.set_title(heading.replace('$', r'\$'), family=families, wrap=True)
         axis.set_xlabel('epoch')
         axis.set_ylabel('validation accuracy (%)')
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -509,6 +565,15 @@ def draw(groups, summaries):
                     '; band: min to max over seeds' if len(group['baseline']) > 1 else ''),
                     loc='upper center', bbox_to_anchor=(0.5, -0.12), frameon=False)
     return figure
+
+
+def picture_of(figure):
+    """A figure as the content of a PNG file, which has at most 65,535 lines."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # an accent that its letter's font lacks
+        figure.savefig(file, format='png', dpi=min(120, 65535 / figure.get_figheight()))
+    return file.getvalue()
 
 
 def write(out, contents):
@@ -543,19 +608,19 @@ def main(arguments=None):
         runs, left_out = leave_out(*find_runs(args.runs))
         groups = group_runs(runs)
         summaries = [summarize(group) for group in groups]
-        text, picture = report(summaries, left_out), io.BytesIO()
-        draw(groups, summaries).savefig(picture, format='png', dpi=120)
+        text, picture = report(summaries, left_out), picture_of(draw(groups, summaries))
         parent = len(args.runs) == 1 and Path(args.runs[0])
         out = args.out or parent or Path()
         results = {'groups': summaries, 'left_out': [
             {'directory': directory, 'reason': why} for directory, why in left_out.items()]}
-        write(out, {'comparison.md': text.encode(), 'comparison.png': picture.getvalue(),
+        write(out, {'comparison.md': text.encode(), 'comparison.png': picture,
                     'comparison.json': json.dumps(results, indent=1, allow_nan=False).encode()})
     except Invalid as error:
-        print('compare.py: error:', ' '.join(str(error).split()), file=sys.stderr)
+        print('compare.py: error:', plain(error), file=sys.stderr)
         raise SystemExit(2) from None
     sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
-    print(text, f'Written to {out}: comparison.md, comparison.json, comparison.png', sep='\n')
+    print(text, f'Written to {plain(out)}: comparison.md, comparison.json, comparison.png',
+          sep='\n')
 
 
 if __name__ == '__main__':

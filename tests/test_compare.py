@@ -7,12 +7,13 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
-from matplotlib import colors, image
+from matplotlib import colors, font_manager, image
 
 import compare
 
@@ -496,7 +497,84 @@ def test_a_folder_that_cannot_be_looked_into_is_named(three_pairs, capsys, monke
     assert left_out(three_pairs) == {'closed': 'unusable: it cannot be read (Permission denied)'}
 
 
+# Names from anywhere
+
+NAMES = ['/data/犬と猫', 'قطط و كلاب', '🐶👩\u200d👩\u200d👧', 'fu\u0308r\u0489\u20dd',
+         'a\nb\t\x1b[31mc\u2028', 'a\u202eb', '\0', '', '$\\frac{$', '\udcff\udcfe caf\udce9',
+         'long name ' * 30, '犬' * 300]
+
+
+@pytest.mark.parametrize('name', NAMES, ids=ascii)
+def test_any_name_of_a_dataset_is_drawn_without_a_warning_and_written_in_one_line(
+        tmp_path, capsys, name):
+    make_pair(tmp_path, dataset=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        compare.main([str(tmp_path)])
+    assert capsys.readouterr().err == ''
+    lines = (tmp_path / 'comparison.md').read_bytes().decode().split('\n')
+    assert lines[2].startswith('## dataset ') and lines[2].endswith(', arch resnet50, epoch 3')
+    assert not re.search('[\x00-\x1f\u2028-\u202e]', lines[2])
+
+
+@pytest.mark.parametrize('coding', ['ascii', 'shift-jis'])
+def test_no_name_is_an_error_whatever_the_terminal_shows(tmp_path, coding):
+    made = make_pair(tmp_path / os.fsdecode('犬\x1b\n'.encode() + b'\xff'), dataset='犬と猫')
+    make_run(made / 'next', 'baseline', 0.7, 1, accuracies=[0.5])
+    done = subprocess.run([sys.executable, SCRIPT, made], capture_output=True,
+                          env={'PYTHONIOENCODING': coding, 'PYTHONUTF8': '1'})
+    assert done.returncode == 0 and done.stderr == b''
+    text = (made / 'comparison.md').read_bytes().decode()
+    assert '## dataset 犬と猫,' in text and '犬???/next, unfinished' in text
+
+
 # The plot
+
+def drawn_title(directory):
+    """The title of the only panel, and the families of fonts that show it."""
+    groups = compare.group_runs(compare.find_runs([directory])[0])
+    figure = compare.draw(groups, [compare.summarize(group) for group in groups])
+    [axis] = figure.axes
+    return axis.get_title(), axis.title.get_fontfamily()
+
+
+STAR_EQUAL = '\u2a6e'  # STIX has it, DejaVu Sans does not; Matplotlib brings both
+
+
+def test_a_letter_that_the_default_font_lacks_is_of_one_that_has_it(tmp_path):
+    make_pair(tmp_path, dataset=f'a{STAR_EQUAL}')
+    title, families = drawn_title(tmp_path)
+    assert title.startswith(f'dataset a{STAR_EQUAL},')
+    assert families[0] == 'sans-serif' and families[1:] == ['STIXGeneral']
+    font = font_manager.get_font(font_manager.findfont(
+        font_manager.FontProperties(family=families[1:])))
+    assert ord(STAR_EQUAL) in font.get_charmap()
+
+
+def test_a_letter_that_no_font_has_is_a_question_mark(tmp_path, monkeypatch):
+    monkeypatch.setattr(font_manager.fontManager, 'ttflist', [
+        font for font in font_manager.fontManager.ttflist if font.name == 'DejaVu Sans'])
+    make_pair(tmp_path, dataset=f'a{STAR_EQUAL}e\u20dd犬')
+    assert drawn_title(tmp_path) == ('dataset a???, arch resnet50, epoch 3', ['sans-serif'])
+
+
+def test_other_fonts_are_opened_only_where_they_are_needed(pair, monkeypatch):
+    monkeypatch.setattr(font_manager.fontManager, 'ttflist', None)
+    assert drawn_title(pair)[1] == ['sans-serif']
+
+
+def test_japanese_is_shown_where_a_font_can(tmp_path):
+    make_pair(tmp_path, dataset='犬と猫')
+    title, families = drawn_title(tmp_path)
+    if '?' in title:
+        pytest.skip('no font with Japanese letters is installed')
+    assert '犬と猫' in title and len(families) > 1
+
+
+def test_of_a_long_name_the_plot_shows_the_end(tmp_path):
+    make_pair(tmp_path, dataset='long/' * 50 + 'end')
+    assert re.match('dataset ….{36}end, arch', drawn_title(tmp_path)[0])
+
 
 def has_colour(picture, name):
     return (np.abs(picture[..., :3] - colors.to_rgb(name)).max(axis=-1) < 0.02).sum() > 50
