@@ -18,6 +18,7 @@ import math
 import os
 import re
 import reprlib
+import signal
 import statistics
 import sys
 import tempfile
@@ -126,8 +127,9 @@ def read_json(path):
     try:
         return json.loads(path.read_text(encoding='utf-8'), parse_float=finite,
                           parse_constant=finite)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f'{path} cannot be read as JSON ({error}): train the run again') from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Invalid(f'{path} cannot be read as JSON ({str(error) or "memory ran out"}): train '
+                      'the run again') from None
     except OSError as error:
         raise Invalid(f'{path} cannot be read ({error.strerror}): see to its permissions, or '
                       'train the run again') from None
@@ -589,6 +591,20 @@ def write(out, contents):
         raise Invalid(f'{out} cannot be written ({error.strerror}): give another --out') from None
 
 
+def show(text):
+    """Print a text whatever the terminal can show; end as the shell would where a pipe closes."""
+    if sys.stdout is None:  # closed by `>&-`
+        return
+    try:
+        sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        raise Invalid(f'standard output cannot be written ({error.strerror}): the results are in '
+                      'the files comparison.*, see --out') from None
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that reports a misused command line like every other error, in a line."""
 
@@ -615,12 +631,11 @@ def main(arguments=None):
             {'directory': directory, 'reason': why} for directory, why in left_out.items()]}
         write(out, {'comparison.md': text.encode(), 'comparison.png': picture,
                     'comparison.json': json.dumps(results, indent=1, allow_nan=False).encode()})
-    except Invalid as error:
-        print('compare.py: error:', plain(error), file=sys.stderr)
+        show(f'{text}\nWritten to {plain(out)}: comparison.md, comparison.json, comparison.png')
+    except (Invalid, MemoryError) as error:
+        print('compare.py: error:', plain(str(error) or 'memory ran out: give fewer runs at once'),
+              file=sys.stderr)
         raise SystemExit(2) from None
-    sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
-    print(text, f'Written to {plain(out)}: comparison.md, comparison.json, comparison.png',
-          sep='\n')
 
 
 if __name__ == '__main__':

@@ -739,6 +739,38 @@ def test_an_output_directory_that_cannot_be_written(pair, capsys):
     assert f'{pair / "mix" / "log"} cannot be written' in said and '--out' in said
 
 
+def test_a_disk_that_is_full_and_memory_that_runs_out(pair, capsys, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'write_bytes', full)
+        assert f'{pair} cannot be written (No space left on device): ' in refusal(capsys, pair)
+
+    def large(group):
+        raise MemoryError
+
+    monkeypatch.setattr(compare, 'summarize', large)
+    assert 'memory ran out: give fewer runs' in refusal(capsys, pair)
+
+
+def test_a_closed_pipe_ends_it_in_silence_and_a_full_device_in_one_line(pair):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, SCRIPT, pair], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b'')
+    assert (pair / 'comparison.md').exists()
+    with open('/dev/full', 'w') as device:
+        done = subprocess.run([sys.executable, SCRIPT, pair], stdout=device,
+                              stderr=subprocess.PIPE)
+    assert done.returncode == 2 and done.stderr.count(b'\n') == 1
+    assert b'standard output cannot be written (No space left on device)' in done.stderr
+    done = subprocess.run(['sh', '-c', '"$@" >&-', 'sh', sys.executable, SCRIPT, pair],
+                          stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b'')
+
+
 RESULTS = sorted(Path(__file__).parents[1].glob('results/*/comparison.md'))
 
 
