@@ -3,7 +3,7 @@ import chainer
 import numpy as np
 
 import engine
-from experiment.device import describe, find_cudnn, has_nvidia_gpu
+from experiment.device import describe, find_cudnn, has_nvidia_gpu, why_no_gpu
 from experiment.errors import Invalid
 
 DTYPES = {'float32': np.dtype(np.float32), 'mixed16': chainer.mixed16}  # --dtype
@@ -60,8 +60,7 @@ def advice(args, on_gpu, cudnn):
         return ' (slow: convolutions without cuDNN' + (
             ')' if cudnn else ', which requirements-gpu.txt has)')
     if not on_gpu and args.device == 'auto' and has_nvidia_gpu():
-        return ('; there is a GPU, which requirements-gpu.txt lets Chainer use with a driver for '
-                'CUDA 12 or later')
+        return '; there is a GPU, but {}: {}'.format(*why_no_gpu())
     return ''
 
 

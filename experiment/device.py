@@ -63,31 +63,47 @@ def has_cupy():
 
 def check_gpu(number):
     """Raise Invalid with the reason and the remedy unless the GPU of that number computes."""
-    remedy = ('install requirements-gpu.txt on a machine with an NVIDIA GPU and a driver for '
-              'CUDA 12 or later, or take --device cpu')
     if not cuda.available:
-        raise Invalid(f'--device: given {number}, but no GPU can be used ({why_no_gpu()}); '
-                      f'{remedy}')
+        reason, remedy = why_no_gpu()
+        raise Invalid(f'--device: given {number}, but no GPU can be used: {reason}; '
+                      f'{remedy}, or take --device cpu')
     count = cuda.cupy.cuda.runtime.getDeviceCount()
     if number >= count:
         raise Invalid(f'--device: given {number}, valid: 0 to {count - 1}')
     try:
         compute(number)
     except Exception as error:  # CuPy, CUDA and the driver have many kinds
-        raise Invalid(f'--device: GPU {number} is there, but cannot compute '
-                      f'({type(error).__name__}: {error}); {remedy}') from error
+        reason, remedy = diagnose(error)
+        raise Invalid(f'--device: GPU {number} is there, but cannot compute: {reason}; '
+                      f'{remedy}, or take --device cpu') from error
 
 
 def why_no_gpu():
-    """Return the reason for which CuPy cannot be used, as its own message where it has one."""
+    """Return why CuPy can use no GPU, and what to do: two clauses."""
     if not has_cupy():
-        return 'CuPy is not installed'
+        return ('CuPy is not installed',
+                'install requirements-gpu.txt, with a driver for CUDA 12 or later')
     try:
         import cupy
         cupy.cuda.runtime.getDeviceCount()
     except Exception as error:
-        return str(error)
-    return str(cuda._resolution_error)
+        return diagnose(error)
+    return diagnose(cuda._resolution_error)
+
+
+def diagnose(error):
+    """Return what an error of CuPy's means, and what to do: two clauses."""
+    if 'cudaErrorInsufficientDriver' in str(error):
+        return ("there is no NVIDIA driver, or it is for an older CUDA than CuPy's",
+                'install or update it (nvidia-smi shows its CUDA, which must be 12 or later)')
+    if 'cudaErrorNoDevice' in str(error):
+        return ('no GPU is visible',
+                'see what nvidia-smi lists and CUDA_VISIBLE_DEVICES hides')
+    reason = f'{type(error).__name__}: {error.__cause__ or error}'  # CuPy's own words are many
+    remedy = 'install requirements-gpu.txt anew'
+    if not isinstance(error, ImportError):
+        remedy = f'see whether another program fills the GPU (nvidia-smi), {remedy}'
+    return reason, remedy
 
 
 def compute(number):

@@ -81,7 +81,8 @@ def test_without_cupy_or_gpu_it_is_the_cpu(machine, capsys, gpu, has_cupy):
     assert use('auto').xp is np
     line, = capsys.readouterr().out.splitlines()
     assert line.startswith('Device: CPU (') and ', float32, engine fast' in line
-    assert ('requirements-gpu.txt' in line) == gpu
+    assert line.endswith('; there is a GPU, but CuPy is not installed: install '
+                         'requirements-gpu.txt, with a driver for CUDA 12 or later') == gpu
 
 
 def test_the_first_gpu_is_taken_and_described(machine, capsys):
@@ -155,11 +156,40 @@ def test_only_the_fast_engine_on_a_gpu_records_graphs(machine, name, engine, cud
 
 def test_a_gpu_that_cupy_cannot_use_is_an_error_and_not_a_slow_run(machine, monkeypatch):
     machine(True, True)
-    with pytest.raises(Invalid, match=r'given 0, but no GPU can be used \(.+\); install '
-                                      'requirements-gpu.txt .* --device cpu'):
+    monkeypatch.setitem(sys.modules, 'cupy', None)
+    with pytest.raises(Invalid, match='given 0, but no GPU can be used: ModuleNotFoundError: .+; '
+                                      'install requirements-gpu.txt anew, or take --device cpu'):
         use('auto')
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # the user does not want it
     assert use('auto').xp is np
+
+
+@pytest.mark.parametrize('error, message', [
+    ('cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version',
+     "there is no NVIDIA driver, or it is for an older CUDA than CuPy's; install or update it "
+     '(nvidia-smi shows its CUDA, which must be 12 or later)'),
+    ('cudaErrorNoDevice: no CUDA-capable device is detected',
+     'no GPU is visible; see what nvidia-smi lists and CUDA_VISIBLE_DEVICES hides')])
+def test_what_the_driver_lacks_is_not_to_be_mended_by_installing_packages(
+        machine, monkeypatch, error, message):
+    def fail():
+        raise RuntimeError(error)
+    machine(True, True)
+    monkeypatch.setitem(sys.modules, 'cupy', types.SimpleNamespace(
+        cuda=types.SimpleNamespace(runtime=types.SimpleNamespace(getDeviceCount=fail))))
+    for name in 'auto', '0':
+        with pytest.raises(Invalid) as refusal:
+            use(name)
+        assert str(refusal.value) == ('--device: given 0, but no GPU can be used: '
+                                      f'{message}, or take --device cpu')
+
+
+def test_a_cupy_that_cannot_be_imported_gives_the_library_that_is_missing():
+    error = ImportError('=====\nFailed to import CuPy.\n=====')
+    error.__cause__ = ImportError('libcudart.so.12: cannot open shared object file')
+    assert device.diagnose(error) == (
+        'ImportError: libcudart.so.12: cannot open shared object file',
+        'install requirements-gpu.txt anew')
 
 
 def missing(*matrices):
@@ -171,7 +201,8 @@ def missing(*matrices):
 def test_a_gpu_that_does_not_compute_is_an_error(machine, product, named):
     used = machine(True, True, cupy(product))
     for name in 'auto', '0':
-        with pytest.raises(Invalid, match=f'GPU 0 is there, but cannot compute .*{named}'):
+        with pytest.raises(Invalid, match=f'GPU 0 is there, but cannot compute: .*{named}.*; '
+                                          '.*install requirements-gpu.txt anew, or take'):
             use(name)
     assert not used
 
