@@ -131,21 +131,23 @@ class ManifoldMixupClassifier(chainer.Chain):
     Args:
         predictor (ManifoldMixupNetwork): The network, which gives logits.
         mixup_hidden (bool): False trains a plain baseline.
-        mixup_alpha (float): Parameter of Beta(alpha, alpha), at least 0; 0 means ``lam = 1``.
+        mixup_alpha (float): Parameter of Beta(alpha, alpha), 1e-300 to 1e300, or 0, which means
+            ``lam = 1``.
         layer_mix (int, collection of int, or None): The layer that mixes, the layers of which one
             is drawn for each batch, or all of them.  0 is the input, thus input mixup.
         lam_per (str): Whether one lam is drawn for each ``'batch'``, as in the paper, or for each
             ``'example'``.
 
     Raises:
-        ValueError: If ``mixup_alpha`` is negative or not a number, or ``lam_per`` is neither.
+        ValueError: If ``mixup_alpha`` or ``lam_per`` has another value.
     """
 
     def __init__(self, predictor, mixup_hidden=True, mixup_alpha=0.2, layer_mix=None,
                  lam_per='batch'):
         super().__init__()
-        if not mixup_alpha >= 0:
-            raise ValueError(f'mixup_alpha must be at least 0, not {mixup_alpha}')
+        # Beyond, NumPy's Beta overflows: it draws NaN, or 0 alone.
+        if not (mixup_alpha == 0 or 1e-300 <= mixup_alpha <= 1e300):
+            raise ValueError(f'mixup_alpha must be 0, or 1e-300 to 1e300, not {mixup_alpha}')
         if lam_per not in ('batch', 'example'):
             raise ValueError(f"lam_per must be 'batch' or 'example', not {lam_per!r}")
         self.mixup_hidden = mixup_hidden

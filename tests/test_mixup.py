@@ -337,10 +337,20 @@ def test_alpha_0_means_lam_1(lam_per):
     testing.assert_allclose(loss.array, F.softmax_cross_entropy(network.fc(x), t).array, rtol=1e-6)
 
 
-@pytest.mark.parametrize('alpha', [-1, float('nan')])
-def test_an_alpha_below_0_is_refused(alpha):
-    with pytest.raises(ValueError, match='at least 0'):
+@pytest.mark.parametrize('alpha', [-1, 5e-324, 1e-310, 9e-301, 1.1e300, np.inf, np.nan])
+def test_an_alpha_out_of_range_is_refused(alpha):
+    with pytest.raises(ValueError, match='mixup_alpha must be 0, or 1e-300 to 1e300, not '):
         ManifoldMixupClassifier(Linear(), mixup_alpha=alpha)
+
+
+@pytest.mark.parametrize('lam_per, n', [('batch', 1), ('example', 100_000)])
+@pytest.mark.parametrize('alpha, possible', [(1e-300, {0, 1}), (1e300, {.5})])
+def test_an_alpha_at_an_end_of_the_range_draws_the_limit_of_beta(alpha, possible, lam_per, n):
+    classifier = ManifoldMixupClassifier(Linear(), mixup_alpha=alpha, lam_per=lam_per)
+    np.random.seed(0)
+    lams = np.ravel([classifier.draw_lam(n) for _ in range(100)])
+    assert set(lams) == possible
+    np.testing.assert_allclose(lams.mean(), .5, atol=.1)
 
 
 def test_the_classifiers_layer_mix_reaches_the_network_and_a_call_may_override_it():
