@@ -57,6 +57,7 @@ def layer_set(text):
 COUNT = number(int, 'a whole number from 1', lambda n: n >= 1)
 RATE = number(float, 'a number above 0', lambda x: x > 0)
 NOT_NEGATIVE = number(float, 'a number from 0', lambda x: x >= 0)
+ALPHA = number(float, '0, or 1e-300 to 1e300', lambda x: x == 0 or 1e-300 <= x <= 1e300)
 SEED = number(int, '0 to 4294967295', lambda n: 0 <= n < 2 ** 32)
 
 
@@ -118,7 +119,7 @@ def parse_args(description, method, architectures, argv=None):
     if method == 'manifoldmixup':
         mixup = parser.add_argument_group('mixup')
         mixup.add_argument(
-            '--mixup-alpha', type=NOT_NEGATIVE, default=0.2, metavar='ALPHA',
+            '--mixup-alpha', type=ALPHA, default=0.2, metavar='ALPHA',
             help='lam ~ Beta(ALPHA, ALPHA); 0: no mixing (default: %(default)s)')
         mixup.add_argument(
             '--lam-per', choices=('batch', 'example'), default='batch',
