@@ -26,6 +26,7 @@ Files
     run_directory   run.json, and when a directory may be used
     plots           loss.png and accuracy.png
     model_files     models, snapshots and pretrained weights
+    npz             npz files, of which nothing is unpickled
     atomic_file     files that appear whole or not at all
 
 pairs is a program: it trains both methods for several seeds and compares them.

@@ -1,34 +1,128 @@
 """Models and snapshots as Chainer's npz files: read without unpickling anything, and written."""
+import contextlib
 import functools
-import zipfile
 
 import chainer
 import numpy as np
 from chainer.training.extensions import snapshot_writers
 
 from experiment.errors import Invalid
+from experiment.npz import BadNpz, ObjectArray, open_npz
 
 # Weights barely compress, and compressing takes longer than an epoch on a GPU.
 save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
 
+# What the file of --pretrained may be
+PRETRAINED = ("; valid: the model.npz of a run with the same --arch and --stem, or Chainer's "
+              'ResNet-50-model.npz, which is made of a .caffemodel as '
+              'install/README.md#imagenet-weights says')
+
 
 def load_pretrained(path, network):
-    """Fill ``network.backbone`` from the file of ``--pretrained``; None leaves it as it is.
+    """Fill a network from the file of ``--pretrained`` and say with what; None leaves it as it is.
 
-    The file is Chainer's ResNet-50-model.npz, weights trained on ImageNet.  The classifier ``fc6``
-    keeps its random weights, as in the blog post: ImageNet has other classes.
+    The file is one of two: Chainer's ResNet-50-model.npz, weights trained on ImageNet, which fill
+    ``network.backbone``; or a model.npz or model_best.npz of a run, which fills all of a network.
+    The classifier, which is what lies outside the backbone, keeps its random weights where the
+    file is of other classes, as ImageNet's is.
 
     Raises:
-        Invalid: If the file is missing or does not fit.
+        Invalid: If the file is missing, is of neither kind, or does not fit.
     """
-    if path is not None:
-        if network.backbone is None:
-            raise Invalid(f'--pretrained: given {path}, but there are no ImageNet weights for a '
-                          f'{type(network).__name__}; leave the option out')
-        load_npz(path, network.backbone, '--pretrained')
+    if path is None:
+        return
+    with reading(path, '--pretrained', PRETRAINED), open_npz(path) as npz:
+        if any(name.startswith('updater/') for name in npz.names):
+            raise BadNpz('it is a snapshot of a run, which only --resume takes')
+        prefix = backbone_prefix(network)
+        if prefix and not any(name.startswith(prefix) for name in npz.names):
+            fill(network.backbone, npz)
+            described = "weights in Chainer's layout; the classifier starts from random weights"
+        elif wrong := wrong_classifier(network, npz, prefix):
+            fill(network.backbone, npz, prefix)
+            described = f'a model of a run; the classifier starts from random weights: {wrong}'
+        else:
+            fill(network, npz)
+            described = 'a model of a run; the classifier starts from its weights too'
+    print(f'Initial weights: {path}, {described}', flush=True)
+
+
+def backbone_prefix(network):
+    """Return what the names of the backbone's arrays begin with, such as 'base/'."""
+    for path, link in network.namedlinks():
+        if link is network.backbone:
+            return f'{path}/'.lstrip('/')
+    return ''
+
+
+def wrong_classifier(network, npz, prefix):
+    """Return where the shape of an array of the classifier differs, or None if none does."""
+    for name, what in misfits(network, npz).items():
+        if name in npz and not name.startswith(prefix):
+            return what
+    return None
 
 
 # Reading
+
+def load_npz(path, target, what):
+    """Load an npz file as ``chainer.serializers.load_npz`` does, but unpickle nothing.
+
+    Args:
+        path (str): The file.
+        target: What is filled from it: a Link or a Trainer.  Parameters must agree in shape.
+        what (str): What the file should be, for the messages.
+
+    Raises:
+        Invalid: If the file is missing, is no npz file, or does not fit ``target``.
+    """
+    with reading(path, what), open_npz(path) as npz:
+        fill(target, npz)
+
+
+class Misfit(Exception):
+    """An array of a file is missing, or has another shape than the parameter that it is for."""
+
+
+@contextlib.contextmanager
+def reading(path, what, valid=''):
+    """Turn the errors of reading ``path`` into Invalid, whose message ends with what is valid."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Invalid(f'{what}: there is no file {path}{valid}') from None
+    except (KeyError, Misfit) as error:
+        raise Invalid(f'{what}: {path} does not fit this network: {error.args[0]}'
+                      f'{valid}') from None
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise Invalid(f'{what}: {path} cannot be read: {reason}{valid}') from None
+
+
+def fill(target, npz, prefix=''):
+    """Fill a Link or a Trainer with the arrays whose names begin with ``prefix``."""
+    if isinstance(target, chainer.Link):
+        for what in misfits(target, npz, prefix).values():
+            raise Misfit(what)
+    chainer.serializers.NpzDeserializer(PlainArrays(npz), prefix).load(target)
+
+
+def misfits(link, npz, prefix=''):
+    """Return for each array that does not fit a link, by its name, why: a sorted dictionary.
+
+    NumPy would silently broadcast one into a larger parameter.
+    """
+    expected = chainer.serializers.DictionarySerializer(path=prefix)
+    expected.save(link)
+    found = {}
+    for name, array in sorted(expected.target.items()):
+        if name not in npz:
+            found[name] = f'there is no {name} in it'
+        elif array.dtype != object and npz[name].shape != array.shape:
+            found[name] = (f'{name} has shape {npz[name].shape} in the file, '
+                           f'{array.shape} here')
+    return found
+
 
 class PlainArrays:
     """The arrays of an npz file by name, as Chainer's deserializer looks them up.
@@ -46,46 +140,8 @@ class PlainArrays:
     def __getitem__(self, name):
         try:
             return self.npz[name]
-        except ValueError:  # NumPy's refusal to unpickle
+        except ObjectArray:
             return np.array(None)
-
-
-def load_npz(path, target, what):
-    """Load an npz file as ``chainer.serializers.load_npz`` does, but unpickle nothing.
-
-    Args:
-        path (str): The file.
-        target: What is filled from it: a Link or a Trainer.  Parameters must agree in shape.
-        what (str): What the file should be, for the messages.
-
-    Raises:
-        Invalid: If the file is missing, is no npz file, or does not fit ``target``.
-    """
-    try:
-        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as npz:
-            if isinstance(target, chainer.Link):
-                check_shapes(npz, target)
-            chainer.serializers.NpzDeserializer(PlainArrays(npz)).load(target)
-    except FileNotFoundError:
-        raise Invalid(f'{what}: there is no file {path}') from None
-    except (KeyError, ShapeMismatch) as error:
-        raise Invalid(f'{what}: {path} does not fit this network: {error.args[0]}') from None
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise Invalid(f'{what}: {path} cannot be read: {error}') from None
-
-
-class ShapeMismatch(Exception):
-    """An array of a file has another shape than the parameter that it is for."""
-
-
-def check_shapes(npz, link):
-    """Raise ShapeMismatch where NumPy would silently broadcast an array into a larger one."""
-    expected = chainer.serializers.DictionarySerializer()
-    expected.save(link)
-    for name, array in expected.target.items():
-        stored = npz[name].shape
-        if stored != array.shape:
-            raise ShapeMismatch(f'{name} has shape {stored} in the file, {array.shape} here')
 
 
 # Writing

@@ -114,7 +114,8 @@ def parse_args(description, method, architectures, argv=None):
              f'({by_recipe("stem")})')
     network.add_argument(
         '--pretrained', metavar='FILE.npz',
-        help="initial weights, Chainer's ResNet-50-model.npz (default: random)")
+        help="initial weights: Chainer's ResNet-50-model.npz, or the model.npz of a run, whose "
+             'classifier is taken if it fits (default: random)')
 
     if method == 'manifoldmixup':
         mixup = parser.add_argument_group('mixup')

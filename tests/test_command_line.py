@@ -1,7 +1,10 @@
 """Refusals: one line on stderr, exit status 2, nothing written or overwritten."""
 import json
 import os
+import pickle
+import zipfile
 
+import chainer
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ import experiment
 import experiment.pairs
 import train_baseline
 import train_manifoldmixup
+from experiment.model_files import save_npz
 from experiment.options import parse_args
 from model import ARCHITECTURES, BaseResNet50
 
@@ -41,9 +45,11 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--layer-mix', 'all'), ['all', '0,1,2']),
     (('--layer-mix', ''), ["''", '0,1,2']),
     (('--lam-per', 'pixel'), ['pixel', 'batch', 'example']),
-    (('--mixup-alpha', '-0.1'), ['-0.1', 'from 0']),
-    (('--mixup-alpha', 'nan'), ['nan', 'from 0']),
-    (('--mixup-alpha', 'inf'), ['inf', 'from 0']),
+    (('--mixup-alpha', '-0.1'), ['-0.1', '0, or 1e-300 to 1e300']),
+    (('--mixup-alpha', 'nan'), ['nan', '0, or 1e-300 to 1e300']),
+    (('--mixup-alpha', 'inf'), ['inf', '0, or 1e-300 to 1e300']),
+    (('--mixup-alpha', '1e-310'), ['1e-310', '0, or 1e-300 to 1e300']),
+    (('--mixup-alpha', '1e301'), ['1e301', '0, or 1e-300 to 1e300']),
     (('--epoch', '0'), ['0', 'from 1']),
     (('--batchsize', '1.5'), ['1.5', 'from 1']),
     (('--learnrate', '0'), ['0', 'above 0']),
@@ -190,33 +196,135 @@ def save_base(path, network, **changes):
     np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
 
 
-def test_pretrained_weights_fill_the_base_and_leave_the_classifier(tmp_path):
+def assert_same_weights(one, other):
+    for (name, a), (_, b) in zip(sorted(one.namedparams()), sorted(other.namedparams())):
+        np.testing.assert_array_equal(a.array, b.array, err_msg=name)
+
+
+def refused_weights(path, network=None):
+    """The message with which --pretrained refuses a file."""
+    with pytest.raises(experiment.errors.Invalid, match='--pretrained: ') as error:
+        experiment.load_pretrained(str(path), network or ARCHITECTURES['resnet50']())
+    message = str(error.value)
+    assert str(path) in message and 'allow_pickle' not in message
+    assert 'valid: the model.npz of a run' in message
+    assert 'ResNet-50-model.npz' in message and 'install/README.md#imagenet-weights' in message
+    return message
+
+
+def test_pretrained_weights_fill_the_base_and_leave_the_classifier(capsys, tmp_path):
     source, target = BaseResNet50(), ARCHITECTURES['resnet50']()
     fc6 = target.fc6.W.array.copy()
     save_base(tmp_path / 'resnet.npz', source, **{'fc6/W': np.zeros((1000, 2048), 'f')})
     experiment.load_pretrained(str(tmp_path / 'resnet.npz'), target)
-    for (name, one), (_, other) in zip(sorted(source.namedparams()),
-                                       sorted(target.base.namedparams())):
-        np.testing.assert_array_equal(one.array, other.array, err_msg=name)
+    assert_same_weights(source, target.base)
     np.testing.assert_array_equal(target.fc6.W.array, fc6)
+    assert capsys.readouterr().out == (
+        f"Initial weights: {tmp_path}/resnet.npz, weights in Chainer's layout; the classifier "
+        'starts from random weights\n')
+
+
+@pytest.mark.parametrize('n_class, described', [
+    (10, 'the classifier starts from its weights too'),
+    (7, 'the classifier starts from random weights: fc6/W has shape (10, 2048) in the file, '
+        '(7, 2048) here')])
+def test_a_model_of_a_run_fills_all_that_fits_its_classes(capsys, tmp_path, n_class, described):
+    source, target = ARCHITECTURES['resnet50'](), ARCHITECTURES['resnet50'](n_class)
+    source.base.bn1.avg_mean[:] = 3
+    path = str(tmp_path / 'model.npz')
+    save_npz(path, source)
+    fc6 = target.fc6.copy('copy')
+    state = str(np.random.get_state())
+    experiment.load_pretrained(path, target)
+    assert str(np.random.get_state()) == state
+    assert_same_weights(source.base, target.base)
+    assert_same_weights(source.fc6 if n_class == 10 else fc6, target.fc6)
+    assert (target.base.bn1.avg_mean == 3).all()
+    assert capsys.readouterr().out == f'Initial weights: {path}, a model of a run; {described}\n'
+
+
+def test_a_network_without_a_backbone_takes_a_model_of_a_run(tmp_path):
+    source, target = BaseResNet50(), BaseResNet50()
+    save_npz(str(tmp_path / 'model.npz'), source)
+    experiment.load_pretrained(str(tmp_path / 'model.npz'), target)
+    assert_same_weights(source, target)
+    save_base(tmp_path / 'other.npz', source, **{'bn1/beta': np.zeros(65, 'f')})
+    assert 'bn1/beta has shape (65,)' in refused_weights(tmp_path / 'other.npz', BaseResNet50())
 
 
 @pytest.mark.parametrize('changes, named', [
-    ({'res4/b2/conv2/W': None}, 'res4/b2/conv2/W'),
+    ({'res4/b2/conv2/W': None, 'res4/b2/bn1/N': None}, 'there is no res4/b2/bn1/N in it'),
     ({'conv1/W': np.zeros((64, 1, 1, 1), 'f')}, '(64, 1, 1, 1)'),
     ({'conv1/W': np.zeros((64, 3, 3, 3), 'f')}, '(64, 3, 7, 7)'),
     ({'bn1/avg_mean': np.zeros(1, 'f')}, 'bn1/avg_mean'),
+    ({'bn1/avg_mean': np.full(64, 'text')}, 'cannot be read'),
+    ({'bn1/N': np.array(None)}, 'bn1/N in it holds Python objects, which are not loaded'),
 ])
 def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, changes, named):
     save_base(tmp_path / 'other.npz', BaseResNet50(), **changes)
-    with pytest.raises(experiment.errors.Invalid, match='--pretrained') as error:
-        experiment.load_pretrained(str(tmp_path / 'other.npz'), ARCHITECTURES['resnet50']())
-    assert named in str(error.value) and 'other.npz' in str(error.value)
+    assert named in refused_weights(tmp_path / 'other.npz')
 
 
-def test_pretrained_weights_for_a_network_without_a_backbone_are_refused(tmp_path):
-    with pytest.raises(experiment.errors.Invalid, match='--pretrained.*BaseResNet50; leave'):
-        experiment.load_pretrained(str(tmp_path / 'resnet.npz'), BaseResNet50())
+@pytest.mark.parametrize('stem, n_class, lost, named', [
+    ('cifar', 10, '', 'base/conv1/W has shape (64, 3, 3, 3) in the file, (64, 3, 7, 7) here'),
+    ('cifar', 7, '', 'base/conv1/W has shape (64, 3, 3, 3) in the file, (64, 3, 7, 7) here'),
+    ('imagenet', 10, 'fc6/b', 'there is no fc6/b in it'),
+    ('imagenet', 10, 'base/res5/a/bn1/beta', 'there is no base/res5/a/bn1/beta in it'),
+    ('imagenet', 10, 'base', 'there is no bn1/N in it')])
+def test_a_model_of_a_run_that_does_not_fit_is_refused(tmp_path, stem, n_class, lost, named):
+    network = ARCHITECTURES['resnet50'](n_class, stem)
+    weights = chainer.serializers.npz.serialize(network)
+    np.savez(tmp_path / 'model.npz', **{name: array for name, array in weights.items()
+                                        if not lost or not name.startswith(lost)})
+    assert named in refused_weights(tmp_path / 'model.npz')
+
+
+def test_a_snapshot_as_pretrained_weights_is_told_from_a_model(tmp_path):
+    with open(tmp_path / 'snapshot_iter_3', 'wb') as file:
+        np.savez(file, **{'updater/model:main/predictor/base/conv1/W': np.zeros(3)})
+    message = refused_weights(tmp_path / 'snapshot_iter_3')
+    assert 'it is a snapshot of a run, which only --resume takes; valid: the model.npz' in message
+
+
+def write_npy(path):
+    with open(path, 'wb') as file:
+        np.save(file, np.zeros(3))
+
+
+def write_zip(path):
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('archive/data.pkl', 'as PyTorch writes it')
+
+
+def write_cut_off(path):
+    np.savez(path, **{'conv1/W': np.zeros(9999)})
+    os.truncate(path, 9999)
+
+
+def write_damaged(path):
+    np.savez(path, **{'base/conv1/W': np.zeros((64, 3, 7, 7), 'f'), 'base/bn1/N': 3})
+    content = bytearray(path.read_bytes())
+    content[3000] ^= 1
+    path.write_bytes(content)
+
+
+def write_long_header(path):
+    fields = np.dtype([(f'{i:0100}', 'f') for i in range(200)])  # NumPy: "fully trust the file"
+    np.savez(path, **{'conv1/W': np.zeros(3, fields)})
+
+
+@pytest.mark.parametrize('write, named', [
+    (lambda path: None, 'there is no file'),
+    (os.mkdir, 'cannot be read: Is a directory'),
+    (lambda path: path.write_bytes(b''), 'it is empty'),
+    (lambda path: path.write_text('layer { name: "conv1" }'), 'it is not an npz file'),
+    (lambda path: path.write_bytes(pickle.dumps({'conv1/W': 3})), 'it is not an npz file'),
+    (write_npy, 'it is not an npz file'), (write_zip, 'there are no arrays in it'),
+    (write_cut_off, 'it is cut off'), (write_damaged, 'base/conv1/W in it is damaged'),
+    (write_long_header, 'conv1/W in it is damaged')])
+def test_a_file_that_is_no_npz_is_refused_in_plain_words(tmp_path, write, named):
+    write(tmp_path / 'weights.npz')
+    assert named in refused_weights(tmp_path / 'weights.npz')
 
 
 def test_nothing_in_an_npz_is_unpickled(tmp_path):
