@@ -12,6 +12,7 @@ Before the training
 
 Data
     dataset         the sets as plain arrays; cifar reads CIFAR's archives and Chainer's cache
+    archive         the files in an archive or a folder, none of them trusted
     augmentation    random changes to a batch of images, as chainercv defines them
     batches         normalisation, and batches on a CPU or a GPU (batch.cu)
 

@@ -6,15 +6,14 @@ and leaves the same files at the same places, but it verifies the checksum of wh
 and reads the pickles itself, as data.
 """
 import contextlib
-import gzip
 import hashlib
 import http.client
 import io
 import os
 import pickle
+import posixpath
 import re
 import sys
-import tarfile
 import typing
 import urllib.error
 import urllib.request
@@ -23,8 +22,10 @@ import numpy as np
 import tqdm
 from chainer.dataset import download
 
+from experiment.archive import files_in
 from experiment.atomic_file import new_file
 from experiment.errors import Invalid
+from experiment.npz import open_npz
 
 URL = 'https://www.cs.toronto.edu/~kriz/'
 TIMEOUT = 30  # seconds without a byte from the server
@@ -32,10 +33,10 @@ LIMIT = 1 << 28  # bytes, of an archive and of what it unpacks to (CIFAR's: 163 
 
 
 class Cifar(typing.NamedTuple):
-    """One of the two sets: where it is found and how its archive is laid out."""
+    """One of the two sets: its classes by label, where it is found, how its archive is laid out."""
 
     name: str
-    n_class: int
+    classes: tuple[str, ...]
     archive: str
     sha256: str
     train: tuple[str, ...]
@@ -43,16 +44,26 @@ class Cifar(typing.NamedTuple):
     labels: str
 
 
+CIFAR10_CLASSES = 'airplane automobile bird cat deer dog frog horse ship truck'
+CIFAR100_CLASSES = '''
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+    crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+    keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse
+    mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy
+    porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper
+    snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television
+    tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm'''
+
 CIFAR = {
     'cifar10': Cifar(
-        'cifar-10', 10, 'cifar-10-python.tar.gz',
+        'cifar-10', tuple(CIFAR10_CLASSES.split()), 'cifar-10-python.tar.gz',
         '6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce',
-        tuple(f'cifar-10-batches-py/data_batch_{i}' for i in range(1, 6)),
-        'cifar-10-batches-py/test_batch', 'labels'),
+        tuple(f'data_batch_{i}' for i in range(1, 6)), 'test_batch', 'labels'),
     'cifar100': Cifar(
-        'cifar-100', 100, 'cifar-100-python.tar.gz',
+        'cifar-100', tuple(CIFAR100_CLASSES.split()), 'cifar-100-python.tar.gz',
         '85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7',
-        ('cifar-100-python/train',), 'cifar-100-python/test', 'fine_labels'),
+        ('train',), 'test', 'fine_labels'),
 }
 
 
@@ -65,7 +76,7 @@ def load(name, archive=None):
     Args:
         name (str): 'cifar10' or 'cifar100'.
         archive (str): a local copy of the official archive, which then fills the cache too, or
-            one of the same layout, which never does.
+            another one or a folder with the same batches, which never does.
 
     Returns:
         A dictionary: ``train_x`` and ``test_x``, uint8 ``(N, 3072)``, a red, a green and a blue
@@ -80,10 +91,12 @@ def load(name, archive=None):
     if archive is None and os.path.exists(cached):
         return read_cache(cached, cifar)
     archive = archive or fetch(cifar)
-    official = sha256(archive) == cifar.sha256
+    is_folder = os.path.isdir(archive)
+    official = not is_folder and sha256(archive) == cifar.sha256
     arrays = read_archive(archive, cifar)
     if not official:
-        print(f'{archive} has another checksum than the official {cifar.archive}: '
+        is_what = 'is a folder, not' if is_folder else 'has another checksum than'
+        print(f'{archive} {is_what} the official {cifar.archive}: '
               "read without running anything in it, not kept in Chainer's cache", file=sys.stderr)
     elif not os.path.exists(cached):
         with cache_file(cached) as file:
@@ -94,13 +107,12 @@ def load(name, archive=None):
 def read_cache(path, cifar):
     """Read the arrays that :func:`load` returns from a file that it or Chainer made."""
     try:
-        with open(path, 'rb') as file:
-            npz = np.load(file, allow_pickle=False)
+        with open_npz(path) as npz:
             arrays = {key: npz[key] for key in ('train_x', 'train_y', 'test_x', 'test_y')}
         for split in ('train', 'test'):
             check(arrays[f'{split}_x'], arrays[f'{split}_y'], cifar)
-    except Exception as error:  # what a damaged file raises has no bounds
-        raise Invalid(f'{path} is not a readable {cifar.name} ({error}): '
+    except (OSError, KeyError, ValueError) as error:
+        raise Invalid(f'{path} is not a readable {cifar.name} ({error.args[-1]}): '
                       'delete it, and it will be made anew') from None
     return arrays
 
@@ -111,21 +123,20 @@ def check(images, labels, cifar):
         raise ValueError(f'images are {images.dtype} {images.shape}, not uint8 (N, 3072)')
     if labels.dtype.kind not in 'iu' or labels.shape != images.shape[:1]:
         raise ValueError(f'{len(images)} images, labels are {labels.dtype} {labels.shape}')
-    if labels.min() < 0 or labels.max() >= cifar.n_class:
-        raise ValueError(f'labels {labels.min()} to {labels.max()}, not 0 to {cifar.n_class - 1}')
+    last = len(cifar.classes) - 1
+    if labels.min() < 0 or labels.max() > last:
+        raise ValueError(f'labels {labels.min()} to {labels.max()}, not 0 to {last}')
 
 
 # The archive
 
 def read_archive(path, cifar):
-    """Read the arrays that :func:`load` returns from an archive, which is not trusted."""
+    """Read the arrays that :func:`load` returns from an archive or a folder, which is not trusted.
+
+    The batches may lie in any folder of it.
+    """
     try:
-        with gzip.open(path) as file:
-            content = file.read(LIMIT + 1)
-        if len(content) > LIMIT:
-            raise ValueError(f'unpacks to more than {LIMIT} bytes')
-        with tarfile.open(fileobj=io.BytesIO(content), mode='r:') as tar:
-            batches = [read_batch(tar, member, cifar) for member in (*cifar.train, cifar.test)]
+        batches = read_batches(path, cifar)
     except EOFError:
         raise Invalid(f'{path} is truncated: fetch {URL}{cifar.archive} again, '
                       'or give another archive with --data-archive PATH') from None
@@ -133,27 +144,58 @@ def read_archive(path, cifar):
         raise Invalid(f'{path} is not an archive of the layout of {cifar.archive} ({error}): '
                       f'fetch {URL}{cifar.archive}, or give another archive with '
                       '--data-archive PATH') from None
-    *train, (test_x, test_y) = batches
+    train = [batches[name] for name in cifar.train]
+    test_x, test_y = batches[cifar.test]
     return {'train_x': np.concatenate([x for x, _ in train]),
             'train_y': np.concatenate([y for _, y in train]),
             'test_x': test_x, 'test_y': test_y}
 
 
-def read_batch(tar, member, cifar):
-    """Read images and labels from one pickle of an archive; an error names the pickle."""
+def read_batches(path, cifar):
+    """Return images and labels of each batch by its name."""
+    wanted = (*cifar.train, cifar.test)
+    batches, names, size = {}, set(), 0
+    for file in files_in(path, LIMIT):
+        name = posixpath.basename(file.name)
+        names.add(name)
+        if name not in wanted:
+            continue
+        if name in batches:
+            raise ValueError(f'there is more than one {name} in it')
+        size += file.size
+        if not file.is_regular:
+            raise ValueError(f'{file.name} is not a plain file')
+        if size > LIMIT:
+            raise ValueError(f'unpacks to more than {LIMIT} bytes')
+        with file.open() as opened:
+            batches[name] = read_batch(opened.read(file.size), file.name, cifar)
+    for name in wanted:
+        if name not in batches:
+            raise ValueError(what_else(names, cifar) or f'there is no {name} in it')
+    return batches
+
+
+def what_else(names, cifar):
+    """Return what an archive with files of these names is, where it is something well known."""
+    if cifar.archive in names:
+        return f'there is a {cifar.archive} in it: give that file'
+    for other in CIFAR.values():
+        if other is not cifar and names.issuperset((*other.train, other.test)):
+            return f'it is {other.name}'
+    return None
+
+
+def read_batch(content, name, cifar):
+    """Read images and labels from a pickle; an error names it."""
     try:
-        info = tar.getmember(member)
-    except KeyError:
-        raise ValueError(f'there is no {member} in it') from None
-    if not info.isreg() or info.size > LIMIT:
-        raise ValueError(f'{member} is not a plain file of at most {LIMIT} bytes')
-    try:
-        batch = PlainUnpickler(tar.extractfile(info), encoding='latin-1').load()
+        batch = PlainUnpickler(io.BytesIO(content), encoding='latin-1').load()
+        # Keys are bytes where the batch was read so by Python 3 and written again.
+        batch = {key.decode() if isinstance(key, bytes) else key: batch[key] for key in batch}
         images, labels = as_array(batch['data']), as_array(batch[cifar.labels])
     except pickle.UnpicklingError as error:
-        raise ValueError(f'{member}: {error}') from None
+        raise ValueError(f'{name}: {error}') from None
     except Exception as error:  # what a malformed pickle raises has no bounds
-        raise ValueError(f'{member} is not a batch of images: {error!r}') from None
+        raise ValueError(f'{name} is not a batch of images: {error!r}') from None
     check(images, labels, cifar)
     return images, labels.astype(np.uint8)
 
@@ -270,7 +312,7 @@ def sha256(path):
     digest = hashlib.sha256()
     try:
         with open(path, 'rb') as file:
-            while block := file.read(1 << 20):
+            while file.tell() <= LIMIT and (block := file.read(1 << 20)):
                 digest.update(block)
     except OSError as error:
         raise Invalid(f'{path} cannot be read ({error.strerror}): '

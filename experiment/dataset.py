@@ -57,7 +57,7 @@ def load(name, archive=None, size=32):
         arrays = cifar.load(name, archive)
         return tuple(
             LabeledImages(arrays[f'{split}_x'].reshape(-1, 3, 32, 32),
-                          arrays[f'{split}_y'].astype(np.int32), cifar.CIFAR[name].n_class)
+                          arrays[f'{split}_y'].astype(np.int32), len(cifar.CIFAR[name].classes))
             for split in ('train', 'test'))
     if name in LOADERS:
         return LOADERS[name]()

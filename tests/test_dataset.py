@@ -1,5 +1,6 @@
 """The data sets, and everything that can be wrong with them."""
 import builtins
+import functools
 import hashlib
 import http.server
 import io
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 
 import chainer
 import numpy as np
@@ -89,11 +91,24 @@ def test_a_cache_of_other_contents_names_the_file_to_delete(root, changed):
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize('kept', [0, 10, 1000, -1000])  # bytes
-def test_a_truncated_cache_names_the_file_to_delete(root, kept):
+@pytest.mark.parametrize('kept, why', [
+    (0, 'it is empty'), (10, 'it is cut off'), (1000, 'it is cut off'), (-1000, 'it is cut off')])
+def test_a_truncated_cache_names_the_file_to_delete(root, kept, why):
     path = write_cache(root)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(Invalid, match='cifar-10.npz is not a readable .* delete it'):
+    with pytest.raises(Invalid, match=f'cifar-10.npz is not a readable .*{why}.*: delete it'):
+        dataset.load('cifar10')
+
+
+@pytest.mark.parametrize('content, why', [
+    (b'a page of a proxy', 'it is not an npz file'), (pickle.dumps([1]), 'it is not an npz file'),
+    (None, 'train_x in it is damaged')])
+def test_a_cache_that_is_another_file_is_not_to_be_trusted(root, content, why):
+    path = write_cache(root)
+    damaged = bytearray(read(path))
+    damaged[2000] ^= 1
+    path.write_bytes(content or damaged)
+    with pytest.raises(Invalid, match=rf'cifar-10.npz is not a readable cifar-10 \({why}\): '):
         dataset.load('cifar10')
 
 
@@ -126,6 +141,27 @@ def write_archive(path, members, protocol=2, mode='w:gz'):
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return str(path)
+
+
+def write_folder(path, members):
+    for name, value in members.items():
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(value, 2))
+    return str(path)
+
+
+def write_zip(path, members, method=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, 'w', method) as file:
+        file.mkdir('cifar-10-batches-py')
+        for name, value in members.items():
+            file.writestr(name, pickle.dumps(value, 2))
+    return str(path)
+
+
+def renamed(members, name):
+    """The same members, with the names that a function makes of theirs."""
+    return {name(old): value for old, value in members.items()}
 
 
 def make_official(monkeypatch, name, archive):
@@ -161,6 +197,66 @@ def test_cifar100_is_read_with_its_fine_labels(root, tmp_path):
     train, test = dataset.load('cifar100', write_archive(tmp_path / 'a.tar.gz', batches))
     assert_loaded((train, test), batches, 'fine_labels')
     assert train.n_class == test.n_class == 100
+
+
+@pytest.mark.parametrize('mode', ['w:', 'w:gz', 'w:bz2', 'w:xz'])
+@pytest.mark.parametrize('name', [
+    lambda name: f'./{name}', os.path.basename, lambda name: f'/data/mine/{name}',
+    lambda name: f'../{os.path.basename(name)}'])
+def test_a_tar_packed_in_another_way_is_read(root, tmp_path, mode, name):
+    batches = cifar10_batches()
+    archive = write_archive(tmp_path / 'a', renamed(batches, name), mode=mode)
+    assert_loaded(dataset.load('cifar10', archive), batches)
+
+
+@pytest.mark.parametrize('name', [
+    str, os.path.basename, lambda name: f'top/{name}', lambda name: name.replace('/', '\\')])
+@pytest.mark.parametrize('method', [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_is_read(root, tmp_path, name, method):
+    batches = cifar10_batches()
+    archive = write_zip(tmp_path / 'a', renamed(batches, name), method)
+    assert_loaded(dataset.load('cifar10', archive), batches)
+
+
+@pytest.mark.parametrize('below', ['', 'cifar-10-batches-py', 'a/b'])
+def test_a_folder_is_read(root, tmp_path, capsys, below):
+    batches = cifar10_batches()
+    files = renamed(batches, lambda name: os.path.join(below, os.path.basename(name)))
+    path = write_folder(tmp_path / 'un', {**files, 'test/readme.html': 'no batch'})
+    assert_loaded(dataset.load('cifar10', path), batches)
+    assert files_under(root) == []
+    message, = capsys.readouterr().err.splitlines()
+    assert 'un is a folder, not the official cifar-10-python.tar.gz' in message
+
+
+def test_cifar100_is_read_from_a_folder_with_folders_of_the_same_names(root, tmp_path):
+    batches = cifar100_batches()
+    path = write_folder(tmp_path / 'un', {**batches, 'train/a': '', 'test/a': ''})
+    assert_loaded(dataset.load('cifar100', path), batches, 'fine_labels')
+
+
+def test_other_files_of_an_archive_are_not_looked_at(root, tmp_path):
+    batches = cifar10_batches()
+    others = {'cifar-10-batches-py/batches.meta': Raw(b'not read'), './._data_batch_1': Raw(b''),
+              '__MACOSX/cifar-10-batches-py/._test_batch': Raw(b''), 'train': Raw(b'')}
+    archive = write_archive(tmp_path / 'a', {**others, **batches})
+    assert_loaded(dataset.load('cifar10', archive), batches)
+
+
+def test_keys_may_be_bytes(root, tmp_path):
+    batches = cifar10_batches()
+    keys = {name: {key.encode(): value for key, value in part.items()}
+            for name, part in batches.items()}
+    assert_loaded(dataset.load('cifar10', write_archive(tmp_path / 'a.tar.gz', keys)), batches)
+
+
+def test_labels_have_the_published_names_in_order():
+    assert cifar.CIFAR['cifar10'].classes == (
+        'airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+    names = cifar.CIFAR['cifar100'].classes
+    assert len(names) == len(set(names)) == 100 and list(names) == sorted(names)
+    assert (names[0], names[1], names[49], names[-1]) == (
+        'apple', 'aquarium_fish', 'mountain', 'worm')
 
 
 def test_a_pickle_written_by_python_2_and_numpy_1_is_read(root, tmp_path):
@@ -296,29 +392,77 @@ def test_a_member_that_is_no_batch_is_refused(root, tmp_path, data):
 def test_a_missing_member_is_named(root, tmp_path):
     batches = cifar10_batches()
     del batches['cifar-10-batches-py/data_batch_3']
-    refused(tmp_path, batches, 'there is no cifar-10-batches-py/data_batch_3 in it')
+    refused(tmp_path, batches, 'there is no data_batch_3 in it')
 
 
-def test_a_member_that_is_a_link_is_refused(root, tmp_path):
-    with tarfile.open(tmp_path / 'a.tar.gz', 'w:gz') as tar:
+@pytest.mark.parametrize('kind', [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE,
+                                  tarfile.FIFOTYPE])
+@pytest.mark.parametrize('mode', ['w:', 'w:gz', 'w:xz'])
+def test_a_member_that_is_a_link_or_a_device_is_refused(root, tmp_path, kind, mode):
+    archive = tmp_path / 'a.tar.gz'
+    with tarfile.open(archive, mode) as tar:
         info = tarfile.TarInfo('cifar-10-batches-py/data_batch_1')
-        info.type, info.linkname = tarfile.SYMTYPE, '/etc/passwd'
+        info.type, info.linkname = kind, '/etc/passwd'
         tar.addfile(info)
     with pytest.raises(Invalid, match='data_batch_1 is not a plain file'):
-        dataset.load('cifar10', str(tmp_path / 'a.tar.gz'))
+        dataset.load('cifar10', str(archive))
 
 
-def test_the_other_sets_archive_is_refused(root, tmp_path):
-    refused(tmp_path, cifar100_batches(), 'not an archive of the layout of cifar-10-python')
+@pytest.mark.parametrize('make', [
+    lambda path: path.symlink_to('test_batch'), os.mkfifo,
+    lambda path: os.truncate(path, cifar.LIMIT + 1) if path.touch() is None else None])
+def test_a_file_of_a_folder_that_is_a_link_or_too_large_is_refused(root, tmp_path, make):
+    folder = tmp_path / 'un' / 'cifar-10-batches-py'
+    write_folder(tmp_path / 'un', cifar10_batches())
+    (folder / 'data_batch_1').unlink()
+    make(folder / 'data_batch_1')
+    with pytest.raises(Invalid, match='(data_batch_1 is not a plain file|unpacks to more than)'):
+        dataset.load('cifar10', str(tmp_path / 'un'))
 
 
-def test_an_archive_that_is_not_compressed_is_refused(root, tmp_path):
-    refused(tmp_path, cifar10_batches(), 'not an archive of the layout', mode='w')
+def test_a_link_in_a_zip_is_refused(root, tmp_path):
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as file:
+        info = zipfile.ZipInfo('data_batch_1')
+        info.external_attr = 0o120777 << 16
+        file.writestr(info, '/etc/passwd')
+    with pytest.raises(Invalid, match='data_batch_1 is not a plain file'):
+        dataset.load('cifar10', str(tmp_path / 'a.zip'))
 
 
-def test_an_archive_that_unpacks_without_end_is_refused(root, tmp_path, monkeypatch):
+def test_a_batch_that_is_there_twice_is_refused(root, tmp_path):
+    refused(tmp_path, {**cifar10_batches(), 'old/data_batch_2': batch(3)},
+            'there is more than one data_batch_2 in it')
+
+
+@pytest.mark.parametrize('members, match', [
+    (cifar100_batches(), 'it is cifar-100'),
+    ({'kaggle/cifar-10-python.tar.gz': Raw(b'')}, 'there is a cifar-10-python.tar.gz in it: give'),
+    ({}, 'there is no data_batch_1 in it')])
+def test_what_else_an_archive_is_is_said(root, tmp_path, members, match):
+    refused(tmp_path, members, f'not an archive of the layout of cifar-10-python.* .{match}')
+
+
+@pytest.mark.parametrize('method', [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_output_zipfile_cannot_limit_is_refused(root, tmp_path, method):
+    with pytest.raises(Invalid, match='data_batch_1 is compressed by another method than deflate'):
+        dataset.load('cifar10', write_zip(tmp_path / 'a.zip', cifar10_batches(), method))
+
+
+@pytest.mark.parametrize('mode', ['w:', 'w:gz', 'w:bz2', 'w:xz'])
+def test_an_archive_that_unpacks_without_end_is_refused(root, tmp_path, monkeypatch, mode):
     monkeypatch.setattr(cifar, 'LIMIT', 1 << 16)
-    refused(tmp_path, {'zeros': Raw(1 << 20)}, 'unpacks to more than 65536 bytes')
+    refused(tmp_path, {'zeros': Raw(1 << 20)}, 'unpacks to more than 65536 bytes', mode=mode)
+
+
+def test_batches_that_unpack_to_more_in_all_than_is_allowed_are_refused(
+        root, tmp_path, monkeypatch):
+    archive = write_zip(tmp_path / 'a.zip', {
+        name: {**part, 'filenames': 'a' * 60000} for name, part in cifar10_batches().items()})
+    assert len(dataset.load('cifar10', archive)[0]) == 30
+    monkeypatch.setattr(cifar, 'LIMIT', 1 << 18)
+    assert os.path.getsize(archive) < cifar.LIMIT
+    with pytest.raises(Invalid, match='unpacks to more than 262144 bytes'):
+        dataset.load('cifar10', archive)
 
 
 @pytest.mark.parametrize('content', [b'', b'text', b'\x1f\x8b', os.urandom(99)])
@@ -330,8 +474,11 @@ def test_a_file_that_is_no_archive_is_refused(root, tmp_path, content):
 
 
 @pytest.mark.parametrize('kept', [0.1, 0.5, 0.999])
-def test_a_truncated_archive_is_named_as_such_in_one_sentence(root, tmp_path, capsys, kept):
-    archive = write_archive(tmp_path / 'a.tar.gz', cifar10_batches())
+@pytest.mark.parametrize('how', ['w:gz', 'w:bz2', 'w:xz', 'zip'])
+def test_a_truncated_archive_is_named_as_such_in_one_sentence(root, tmp_path, capsys, kept, how):
+    path = tmp_path / 'a.tar.gz'
+    archive = (write_zip(path, cifar10_batches()) if how == 'zip' else
+               write_archive(path, cifar10_batches(), mode=how))
     content = read(archive)
     with open(archive, 'wb') as file:
         file.write(content[:int(kept * len(content))])
@@ -340,22 +487,33 @@ def test_a_truncated_archive_is_named_as_such_in_one_sentence(root, tmp_path, ca
     assert capsys.readouterr().err == ''
 
 
-def test_a_damaged_archive_never_ends_in_anything_but_invalid(root, tmp_path):
+@pytest.mark.parametrize('kept', [1, 700, 9000, 60000])  # bytes
+def test_a_tar_without_its_end_is_refused(root, tmp_path, kept):
+    archive = write_archive(tmp_path / 'a.tar', cifar10_batches(), mode='w:')
+    os.truncate(archive, kept)
+    with pytest.raises(Invalid, match=r'a.tar is not an archive .*\((unexpected end|truncated)'):
+        dataset.load('cifar10', archive)
+
+
+@pytest.mark.parametrize('how', ['w:', 'w:gz', 'w:bz2', 'w:xz', 'zip'])
+def test_a_damaged_archive_never_ends_in_anything_but_invalid(root, tmp_path, how):
     archive = tmp_path / 'a.tar.gz'
-    content = bytearray(read(write_archive(archive, cifar10_batches())))
-    for _ in range(50):
+    write = write_zip if how == 'zip' else functools.partial(write_archive, mode=how)
+    content = bytearray(read(write(archive, cifar10_batches())))
+    for _ in range(20):
         damaged = content.copy()
         damaged[RANDOM.randint(len(content))] ^= 1 << RANDOM.randint(8)
         archive.write_bytes(damaged)
         try:
-            dataset.load('cifar10', str(archive))  # the header holds bits that nothing reads
+            dataset.load('cifar10', str(archive))  # some bits nothing reads
         except Invalid:
             pass
 
 
-def test_an_archive_that_is_missing_or_a_folder_is_named(root, tmp_path):
-    for path in (tmp_path / 'none.tar.gz', tmp_path):
-        with pytest.raises(Invalid, match='cannot be read') as error:
+def test_an_archive_that_is_missing_or_an_empty_folder_is_named(root, tmp_path):
+    for path, why in ((tmp_path / 'none.tar.gz', 'cannot be read'),
+                      (tmp_path, 'there is no data_batch_1 in it')):
+        with pytest.raises(Invalid, match=why) as error:
             dataset.load('cifar10', str(path))
         assert str(path) in str(error.value)
 

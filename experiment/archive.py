@@ -1,0 +1,99 @@
+"""The files in an archive or in a folder, by their content and none of them trusted.
+
+An archive is a tar, plain or compressed by gzip, bzip2 or xz, or a zip.  It is read in memory;
+nothing is unpacked to a disk.
+"""
+import bz2
+import functools
+import gzip
+import io
+import lzma
+import os
+import stat
+import tarfile
+import typing
+import zipfile
+
+# How compressed files begin, and what reads them
+COMPRESSED = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ\0': lzma.open}
+
+
+class File(typing.NamedTuple):
+    """A file that is in an archive or in a folder.
+
+    Attributes:
+        name: Its path there, with slashes.
+        size: Its size in bytes; it gives no more.
+        is_regular: Whether it is neither a link nor a device.
+        open: A function that opens it, as binary.
+    """
+
+    name: str
+    size: int
+    is_regular: bool
+    open: typing.Callable
+
+
+def files_in(path, limit):
+    """Yield each :class:`File`, to be read at once, in an archive or at any depth in a folder.
+
+    Args:
+        path (str): The archive or the folder.
+        limit (int): Size in bytes that the archive, and the tar in it, may have.
+
+    Raises:
+        EOFError: If the archive is cut off.
+        Exception: Others, of many kinds, if it is malformed.
+    """
+    if os.path.isdir(path):
+        yield from files_in_folder(path)
+        return
+    content = uncompressed(path, limit)
+    if not content:
+        raise ValueError('it is empty')
+    files_in_archive = files_in_zip if content.startswith(b'PK') else files_in_tar
+    yield from files_in_archive(io.BytesIO(content))
+
+
+def uncompressed(path, limit):
+    """Return the content of a file, decompressed where it is compressed."""
+    with open(path, 'rb') as file:
+        start = file.read(8)
+    opener = next((COMPRESSED[key] for key in COMPRESSED if start.startswith(key)), open)
+    with opener(path, 'rb') as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f'unpacks to more than {limit} bytes')
+    return content
+
+
+def files_in_folder(root):
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            info = os.lstat(path)
+            yield File(os.path.relpath(path, root), info.st_size, stat.S_ISREG(info.st_mode),
+                       functools.partial(open, path, 'rb'))
+
+
+def files_in_tar(file):
+    with tarfile.open(fileobj=file, mode='r:') as tar:
+        for info in tar:
+            if not info.isdir():
+                yield File(info.name, info.size, info.isreg(),
+                           functools.partial(tar.extractfile, info))
+
+
+def files_in_zip(file):
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:  # its directory is at its end
+        raise EOFError from None
+    for info in archive.infolist():
+        # Others give more than they say before they are stopped.
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f'{info.filename} is compressed by another method than deflate')
+        if not info.is_dir():
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was made on Windows
+            yield File(info.filename.replace('\\', '/'), info.file_size,
+                       kind in (0, stat.S_IFREG), functools.partial(archive.open, info))
