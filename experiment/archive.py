@@ -77,7 +77,11 @@ def files_in_folder(root):
 
 
 def files_in_tar(file):
-    with tarfile.open(fileobj=file, mode='r:') as tar:
+    try:
+        opened = tarfile.open(fileobj=file, mode='r:')
+    except tarfile.ReadError:
+        raise ValueError('it is neither a tar nor a zip') from None
+    with opened as tar:
         for info in tar:
             if not info.isdir():
                 yield File(info.name, info.size, info.isreg(),
@@ -93,6 +97,8 @@ def files_in_zip(file):
         # Others give more than they say before they are stopped.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f'{info.filename} is compressed by another method than deflate')
+        if info.flag_bits & 1:
+            raise ValueError(f'{info.filename} is encrypted')
         if not info.is_dir():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was made on Windows
             yield File(info.filename.replace('\\', '/'), info.file_size,

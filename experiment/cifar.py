@@ -13,6 +13,7 @@ import os
 import pickle
 import posixpath
 import re
+import stat
 import sys
 import typing
 import urllib.error
@@ -194,6 +195,8 @@ def read_batch(content, name, cifar):
         images, labels = as_array(batch['data']), as_array(batch[cifar.labels])
     except pickle.UnpicklingError as error:
         raise ValueError(f'{name}: {error}') from None
+    except KeyError as error:
+        raise ValueError(f'{name} is not a batch of images: it has no {error}') from None
     except Exception as error:  # what a malformed pickle raises has no bounds
         raise ValueError(f'{name} is not a batch of images: {error!r}') from None
     check(images, labels, cifar)
@@ -311,8 +314,10 @@ def sha256(path):
     """Return the SHA-256 of a file's content in hexadecimal."""
     digest = hashlib.sha256()
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a device may be endless
+            raise OSError(None, 'it is not a file')
         with open(path, 'rb') as file:
-            while file.tell() <= LIMIT and (block := file.read(1 << 20)):
+            while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
         raise Invalid(f'{path} cannot be read ({error.strerror}): '

@@ -465,12 +465,23 @@ def test_batches_that_unpack_to_more_in_all_than_is_allowed_are_refused(
         dataset.load('cifar10', archive)
 
 
-@pytest.mark.parametrize('content', [b'', b'text', b'\x1f\x8b', os.urandom(99)])
-def test_a_file_that_is_no_archive_is_refused(root, tmp_path, content):
+@pytest.mark.parametrize('content, why', [
+    (b'', 'it is empty'), (b'text', 'it is neither a tar nor a zip'), (b'\x1f\x8b', 'truncated'),
+    (b'PK\x03\x04', 'truncated'), (bytes(range(99)), 'it is neither a tar nor a zip')])
+def test_a_file_that_is_no_archive_is_refused(root, tmp_path, content, why):
     archive = tmp_path / 'a.tar.gz'
     archive.write_bytes(content)
-    with pytest.raises(Invalid, match='a.tar.gz .*cifar-10-python.tar.gz.*--data-archive'):
+    with pytest.raises(Invalid, match=f'a.tar.gz .*{why}.*cifar-10-python.tar.gz.*--data-archive'):
         dataset.load('cifar10', str(archive))
+
+
+def test_an_encrypted_zip_is_named_as_such(root, tmp_path):
+    path = tmp_path / 'a.zip'
+    content = bytearray(read(write_zip(path, {'data_batch_1': batch(3)})))
+    content[content.rindex(b'PK\x01\x02') + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(Invalid, match='data_batch_1 is encrypted'):
+        dataset.load('cifar10', str(path))
 
 
 @pytest.mark.parametrize('kept', [0.1, 0.5, 0.999])
@@ -491,7 +502,7 @@ def test_a_truncated_archive_is_named_as_such_in_one_sentence(root, tmp_path, ca
 def test_a_tar_without_its_end_is_refused(root, tmp_path, kept):
     archive = write_archive(tmp_path / 'a.tar', cifar10_batches(), mode='w:')
     os.truncate(archive, kept)
-    with pytest.raises(Invalid, match=r'a.tar is not an archive .*\((unexpected end|truncated)'):
+    with pytest.raises(Invalid, match=r'a.tar is not an archive .*\((unexpected end|it is nei)'):
         dataset.load('cifar10', archive)
 
 
@@ -510,8 +521,9 @@ def test_a_damaged_archive_never_ends_in_anything_but_invalid(root, tmp_path, ho
             pass
 
 
-def test_an_archive_that_is_missing_or_an_empty_folder_is_named(root, tmp_path):
+def test_an_archive_that_is_missing_or_a_device_or_an_empty_folder_is_named(root, tmp_path):
     for path, why in ((tmp_path / 'none.tar.gz', 'cannot be read'),
+                      ('/dev/zero', 'cannot be read .it is not a file'),
                       (tmp_path, 'there is no data_batch_1 in it')):
         with pytest.raises(Invalid, match=why) as error:
             dataset.load('cifar10', str(path))
