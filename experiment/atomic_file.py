@@ -1,9 +1,15 @@
 """Files that appear whole or not at all."""
 import contextlib
+import glob
+import json
 import os
+import shutil
 import signal
 import tempfile
 import threading
+import time
+
+PREFIX = '.unfinished-'
 
 
 @contextlib.contextmanager
@@ -19,14 +25,44 @@ def new_file(path, mode='wb'):
         mode (str): ``'wb'`` or ``'w'``, as for :func:`open`.
 
     Raises:
-        OSError: If the file cannot be written.
+        OSError: If the file cannot be written; it names one, ``path`` as a rule.
     """
-    folder = os.path.dirname(path) or '.'
-    with exit_on_sigterm(), tempfile.TemporaryDirectory(dir=folder) as temporary:
-        name = os.path.join(temporary, 'unfinished')
-        with open(name, mode) as file:
-            yield file
-        os.replace(name, path)
+    folder, name = os.path.split(path)
+    try:
+        with exit_on_sigterm(), tempfile.TemporaryDirectory(
+                prefix=f'{PREFIX}{name}-', dir=folder or '.') as temporary:
+            unfinished = os.path.join(temporary, name)
+            with open(unfinished, mode) as file:
+                yield file
+            os.replace(unfinished, path)
+    except OSError as error:
+        # A full disk names no file, and a temporary name helps nobody.
+        if error.errno is not None and (not error.filename or PREFIX in str(error.filename)):
+            error.filename = path
+        raise
+
+
+def write_json(path, value):
+    """Write a value as JSON, in a folder that is made where it is missing."""
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    with new_file(path, 'w') as file:
+        json.dump(value, file, indent=2)
+        file.write('\n')
+
+
+def remove_unfinished(folder, age=0):
+    """Remove what a killed program was writing into a folder by :func:`new_file`.
+
+    Args:
+        folder (str): Where it was writing.
+        age (float): Seconds; what has changed since is left, as another program may be writing
+            it. 0 where none can be.
+    """
+    for path in glob.glob(os.path.join(glob.escape(folder), f'{PREFIX}*', '')):
+        with contextlib.suppress(FileNotFoundError):  # another process has been faster
+            changed = max(map(os.path.getmtime, [path, *os.scandir(path)]))
+            if time.time() - changed >= age:
+                shutil.rmtree(path)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,7 @@ import threading
 
 import pytest
 
-from experiment.atomic_file import new_file
-from experiment.run_directory import write_json
+from experiment.atomic_file import new_file, write_json
 from tests.conftest import ROOT
 
 
