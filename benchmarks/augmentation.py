@@ -53,7 +53,8 @@ def main():
 
     random_state = np.random.RandomState(0)
     dataset = LabeledImages(random_state.randint(0, 256, (50000, 3, 32, 32), dtype=np.uint8),
-                            random_state.randint(0, 10, 50000).astype(np.int32), 10)
+                            random_state.randint(0, 10, 50000).astype(np.int32),
+                            tuple('0123456789'))
     normalization = Normalization('standard', dataset.images)
     print(f'{machine["cpu"]}, {machine["cores"]} core(s), '
           f'Python {machine["python"]}, NumPy {machine["numpy"]}')

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 N = 300
 RANDOM = np.random.RandomState(0)
 IMAGES = RANDOM.randint(0, 256, (N, 3, 32, 32)).astype(np.uint8)
-DATASET = LabeledImages(IMAGES, RANDOM.randint(0, 10, N).astype(np.int32), 10)
+DATASET = LabeledImages(IMAGES, RANDOM.randint(0, 10, N).astype(np.int32), tuple('0123456789'))
 INDICES = RANDOM.permutation(N)
 
 

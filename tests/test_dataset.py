@@ -16,7 +16,6 @@ import zipfile
 import chainer
 import numpy as np
 import pytest
-from PIL import Image
 
 from experiment import cifar, dataset
 from experiment.errors import Invalid
@@ -643,89 +642,6 @@ def test_digits_are_split_alike_every_time():
     np.testing.assert_array_equal(first.images, second.images)
     # The labels that scikit-learn's random_state=0 gives; another release must not change them.
     assert first.labels[:12].tolist() == [3, 9, 1, 3, 1, 9, 4, 4, 2, 8, 3, 5]
-
-
-# A folder of images
-
-def write_image(path, mode='RGB', size=(32, 32), colour=(200, 100, 50)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new('RGB', size, colour).convert(mode).save(path)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    for split in ('train', 'test'):
-        for i, name in enumerate(('cat', 'dog')):
-            write_image(tmp_path / split / name / 'a.png', colour=(100 * i, 7, 9))
-    write_image(tmp_path / 'train' / 'dog' / 'more' / 'b.bmp', size=(50, 20))
-    (tmp_path / 'train' / 'dog' / 'notes.txt').write_text('no image')
-    return tmp_path
-
-
-def test_a_folder_is_read_class_by_class_and_resized(folder):
-    train, test = dataset.load(str(folder), size=24)
-    assert train.images.shape == (3, 3, 24, 24) and test.images.shape == (2, 3, 24, 24)
-    assert train.images.dtype == np.uint8 and train.labels.dtype == np.int32
-    assert train.labels.tolist() == [0, 1, 1] and test.labels.tolist() == [0, 1]
-    assert train.n_class == test.n_class == 2
-    assert train.images[:, :, 5, 5].tolist() == [[0, 7, 9], [100, 7, 9], [200, 100, 50]]
-
-
-@pytest.mark.parametrize('mode, expected', [
-    ('RGB', (200, 100, 50)), ('RGBA', (200, 100, 50)), ('L', (124, 124, 124)),
-    ('LA', (124, 124, 124)), ('1', (255, 255, 255)), ('P', None)])
-def test_every_kind_of_image_becomes_rgb(folder, mode, expected):
-    path = write_image(folder / 'test' / 'cat' / 'a.png', mode)
-    expected = expected or Image.open(path).convert('RGB').getpixel((0, 0))
-    _, test = dataset.load(str(folder))
-    if mode == '1':  # dithered
-        assert set(np.unique(test.images[0])) <= {0, 255}
-    else:
-        assert test.images[0, :, 0, 0].tolist() == list(expected)
-
-
-def test_an_image_of_the_right_size_keeps_its_pixels(folder):
-    pixels = RANDOM.randint(0, 256, (32, 32, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(folder / 'test' / 'cat' / 'a.png')
-    np.testing.assert_array_equal(
-        dataset.load(str(folder))[1].images[0], pixels.transpose(2, 0, 1))
-
-
-def test_a_missing_split_is_named(folder):
-    os.rename(folder / 'test', folder / 'validation')
-    with pytest.raises(Invalid, match='there is no folder .*test: .*train/CLASS/IMAGE'):
-        dataset.load(str(folder))
-
-
-@pytest.mark.parametrize('here, there', [('train', 'test'), ('test', 'train')])
-def test_a_class_in_one_split_only_is_named(folder, here, there):
-    write_image(folder / here / 'bird' / 'a.png')
-    with pytest.raises(Invalid, match=f'the class bird is in .*{here} but not in .*{there}'):
-        dataset.load(str(folder))
-
-
-@pytest.mark.parametrize('split', ['train', 'test'])
-def test_a_class_without_an_image_is_named(folder, split):
-    os.rename(folder / split / 'cat' / 'a.png', folder / split / 'cat' / 'a.xyz')
-    with pytest.raises(Invalid, match=f'{split}/cat holds no image: .*png'):
-        dataset.load(str(folder))
-
-
-def test_fewer_than_two_classes_are_refused(tmp_path):
-    for split in ('train', 'test'):
-        write_image(tmp_path / split / 'cat' / 'a.png')
-    with pytest.raises(Invalid, match='1 class folders, at least 2'):
-        dataset.load(str(tmp_path))
-
-
-@pytest.mark.parametrize('kept', [0, 20, 60])
-def test_an_unreadable_image_is_named(folder, kept):
-    path = folder / 'test' / 'dog' / 'a.png'
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(Invalid, match='not a readable image .*replace or remove it') as error:
-        dataset.load(str(folder))
-    assert str(path) in str(error.value)
 
 
 # Names
