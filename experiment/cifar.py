@@ -6,6 +6,7 @@ and leaves the same files at the same places, but it verifies the checksum of wh
 and reads the pickles itself, as data.
 """
 import contextlib
+import errno
 import hashlib
 import http.client
 import io
@@ -24,7 +25,7 @@ import tqdm
 from chainer.dataset import download
 
 from experiment.archive import files_in
-from experiment.atomic_file import new_file
+from experiment.atomic_file import new_file, remove_unfinished
 from experiment.errors import Invalid
 from experiment.npz import open_npz
 
@@ -91,7 +92,7 @@ def load(name, archive=None):
     cached = os.path.join(folder, f'{cifar.name}.npz')
     if archive is None and os.path.exists(cached):
         return read_cache(cached, cifar)
-    archive = archive or fetch(cifar)
+    archive = fetch(cifar) if archive is None else archive
     is_folder = os.path.isdir(archive)
     official = not is_folder and sha256(archive) == cifar.sha256
     arrays = read_archive(archive, cifar)
@@ -300,6 +301,8 @@ def retrieve(url, file):
             if file.tell() < size:
                 raise OSError(f'it ended after {file.tell()} of {size} bytes')
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise  # of the file, not of the network
         if type(error) is urllib.error.URLError:
             error = error.reason
         if isinstance(error, urllib.error.HTTPError):
@@ -330,6 +333,7 @@ def cache_file(path):
     """Open a new file of Chainer's dataset folder, which appears when it is complete."""
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        remove_unfinished(os.path.dirname(path), age=3600)  # another run may be downloading
         with new_file(path) as file:
             yield file
     except OSError as error:

@@ -1,11 +1,13 @@
 """Models and snapshots as Chainer's npz files: read without unpickling anything, and written."""
 import contextlib
 import functools
+import os
 
 import chainer
 import numpy as np
 from chainer.training.extensions import snapshot_writers
 
+from experiment.atomic_file import new_file
 from experiment.errors import Invalid
 from experiment.npz import BadNpz, ObjectArray, open_npz
 
@@ -74,10 +76,15 @@ def load_npz(path, target, what):
         what (str): What the file should be, for the messages.
 
     Raises:
-        Invalid: If the file is missing, is no npz file, or does not fit ``target``.
+        Unreadable: If the file is no npz file or a damaged one.
+        Invalid: If the file is missing or does not fit ``target``.
     """
     with reading(path, what), open_npz(path) as npz:
         fill(target, npz)
+
+
+class Unreadable(Invalid):
+    """A file is no npz file, or a damaged one; another one may do."""
 
 
 class Misfit(Exception):
@@ -96,7 +103,7 @@ def reading(path, what, valid=''):
                       f'{valid}') from None
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, 'strerror', None) or error
-        raise Invalid(f'{what}: {path} cannot be read: {reason}{valid}') from None
+        raise Unreadable(f'{what}: {path} cannot be read: {reason}{valid}') from None
 
 
 def fill(target, npz, prefix=''):
@@ -152,7 +159,17 @@ def snapshot_writer(model):
     On a CPU training changes the arrays in place, so they are written before it goes on.
     """
     on_gpu = isinstance(model.device, chainer.backend.GpuDevice)
-    return (BackgroundWriter if on_gpu else snapshot_writers.SimpleWriter)(save_npz)
+    return (BackgroundWriter if on_gpu else PlainWriter)(save_npz)
+
+
+class PlainWriter(snapshot_writers.SimpleWriter):
+    """Chainer's SimpleWriter, with temporary names of :mod:`experiment.atomic_file`."""
+
+    def save(self, filename, outdir, target, savefun, **kwds):
+        """Write one file, then do what follows a snapshot, such as removing older ones."""
+        with new_file(os.path.join(outdir, filename)) as file:
+            savefun(file, target, **kwds)
+        self._post_save()
 
 
 class BackgroundWriter(snapshot_writers.ThreadWriter):
@@ -166,7 +183,7 @@ class BackgroundWriter(snapshot_writers.ThreadWriter):
     def save(self, *args, **kwargs):
         """Write one file, in the thread."""
         try:
-            super().save(*args, **kwargs)
+            PlainWriter.save(self, *args, **kwargs)
         except Exception as error:
             self.error = error
 

@@ -201,12 +201,11 @@ def test_curves_are_drawn_seldom_and_in_the_end(tmp_path, monkeypatch):
 def test_what_is_written_in_the_background_is_whole_or_said_to_have_failed(tmp_path):
     go_on = threading.Event()
 
-    def save(path, target):
+    def save(file, target):
         go_on.wait(60)
         if 'wrong' in target:
             raise OSError('no space left')
-        with open(path, 'w') as file:
-            file.write(target)
+        file.write(target.encode())
     writer = BackgroundWriter(save)
     writer('one', str(tmp_path), 'first')  # returns before it is written
     assert not (tmp_path / 'one').exists()
