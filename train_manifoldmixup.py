@@ -16,6 +16,7 @@ from model import ARCHITECTURES
 
 def main():
     args = experiment.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)
+    experiment.claim_directory(args)  # no other run writes there
     device = experiment.use_device(args)
     experiment.use_dtype(args, device)
     experiment.choose_engine(args, device)  # switched on below, once there is a model
@@ -52,7 +53,7 @@ def main():
     trainer.extend(evaluator)
     experiment.extend(trainer, args, streams)
     experiment.start(trainer, args, streams, device)
-    trainer.run()
+    trainer.run(show_loop_exception_msg=False)  # one_line_errors shows it
 
 
 if __name__ == '__main__':

@@ -32,6 +32,7 @@ from benchmarks import devices, paired_training
 from benchmarks.archive import Archive
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from experiment import dataset, device, run_directory
+from experiment.atomic_file import write_json
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import RATE, SEED, DocstringHelp, Parser
 
@@ -232,7 +233,7 @@ def share(parts, seconds):
 def run_all(args, finish, summary):
     """Run the parts until ``finish``, by time.monotonic(), and enter each into the summary."""
     def write():
-        run_directory.write_json(os.path.join(args.out, 'summary.json'), summary)
+        write_json(os.path.join(args.out, 'summary.json'), summary)
     write()
     for place, part in enumerate(args.parts):
         summary['parts'].append({'part': part, 'status': 'interrupted'})

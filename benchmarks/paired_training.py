@@ -26,6 +26,7 @@ import experiment
 from benchmarks import mps
 from benchmarks.workers import ROOT, UNFINISHED, one_line
 from experiment import run_directory
+from experiment.atomic_file import write_json
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, RATE, RECIPES, DocstringHelp, Parser
 from experiment.pairs import METHODS, add_options, parse
@@ -378,7 +379,7 @@ def main():
     if not training.runs:
         return 1 if training.failed else UNFINISHED
     summary = training.summary()
-    run_directory.write_json(os.path.join(args.out, 'training.json'), summary)
+    write_json(os.path.join(args.out, 'training.json'), summary)
     status = compare(
         [run for run in training.runs if run.name in summary['finished']], args.out)
     for name, done in summary['unfinished'].items():

@@ -11,6 +11,7 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.row import is_for_gpu
 from benchmarks.workers import ROOT, Failure, Unsupported
 from experiment import run_directory
+from experiment.atomic_file import write_json
 from experiment.errors import Invalid
 
 MEASURED = ('mixup.py', 'model', 'engine', 'benchmarks/contestants.py', 'benchmarks/devices.py',
@@ -95,7 +96,7 @@ class Report:
     def write(self, **content):
         self.content.update(content)
         if self.path:
-            run_directory.write_json(self.path, self.content)
+            write_json(self.path, self.content)
 
 
 def read(path, made_by):

@@ -24,6 +24,7 @@ os.environ['CUPY_TF32'] = '1'  # before CuPy: its products, by which a rate may 
 from benchmarks import machine
 from benchmarks.contestants import CASES, Chainer, traced
 from benchmarks.workers import one_line
+from experiment.atomic_file import write_json
 from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, DocstringHelp, Parser
 
@@ -292,13 +293,13 @@ def main():
     args = parser.parse_args()
     if not args.device.isdecimal():
         raise Invalid(f'--device: given {args.device!r}, valid: the number of a GPU')
-    from experiment import device, run_directory
+    from experiment import device
     device.check_gpu(int(args.device))
     ledger, reports = Ledger(), []
     ledger.watch_engine()
     for case in args.case or ['resnet50-imagenet']:
         reports.append(measure(case, args.batch, args.device, ledger))
-        run_directory.write_json(args.json, reports)
+        write_json(args.json, reports)
         print_tables(reports[-1])
         print()
     if not all(report['times'] for report in reports):

@@ -5,14 +5,18 @@ First of all
 
 Before the training
     options         the command line: every option once, with its default
-    errors          Invalid, and its one line on stderr
+    errors          one line on stderr for what is invalid or refused by the system
+    memory          how much of it is free
     device          which device, and whether it works
     computation     dtype, engine, CUDA graphs, cuDNN's algorithms
     random_streams  four random streams from one seed
 
 Data
-    dataset         the sets as plain arrays; cifar reads CIFAR's archives and Chainer's cache
+    dataset         the sets by name
+    labeled_images  one split of a set as arrays, and what a run records of it
+    cifar           CIFAR's archives and Chainer's cache
     archive         the files in an archive or a folder, none of them trusted
+    image_folder    folders of images
     augmentation    random changes to a batch of images, as chainercv defines them
     batches         normalisation, and batches on a CPU or a GPU (batch.cu)
 
@@ -24,7 +28,8 @@ Training
     estimate        how long a run would take
 
 Files
-    run_directory   run.json, and when a directory may be used
+    run_directory   who may use a directory, and run.json
+    log             the log as strict JSON
     plots           loss.png and accuracy.png
     model_files     models, snapshots and pretrained weights
     npz             npz files, of which nothing is unpickled
@@ -45,9 +50,11 @@ from experiment.model_files import load_pretrained
 from experiment.optimizer import setup_optimizer
 from experiment.options import parse_args
 from experiment.random_streams import RandomStreams
+from experiment.run_directory import claim as claim_directory
 from experiment.trainer import extend, start
 
 __all__ = [
     'AUGMENTATIONS', 'BatchConverter', 'ExactEvaluator', 'Normalization', 'RandomStreams',
-    'choose_engine', 'extend', 'load_dataset', 'load_pretrained', 'one_line_errors', 'parse_args',
-    'setup_optimizer', 'start', 'use_device', 'use_dtype', 'use_engine']
+    'choose_engine', 'claim_directory', 'extend', 'load_dataset', 'load_pretrained',
+    'one_line_errors', 'parse_args', 'setup_optimizer', 'start', 'use_device', 'use_dtype',
+    'use_engine']

@@ -25,7 +25,8 @@ def estimate(trainer, args):
     with chainer.using_device(evaluator.device):
         epoch = steps * seconds(trainer.updater.update, evaluator.device)
         epoch += evaluations * seconds(evaluate, evaluator.device)
-    total = round(epoch * args.epoch * args.estimate)
+    longest = datetime.timedelta.max.days * 86400
+    total = round(min(epoch * args.epoch * args.estimate, longest))
     return (f'Estimate: {epoch:.1f} s an epoch; {args.epoch} epochs, {args.estimate} runs one '
             f'after another: {datetime.timedelta(seconds=total)}')
 

@@ -1,9 +1,9 @@
 """The command line of both scripts: every option, once, with its default."""
 import argparse
 import math
+import os
 
 from engine import ENGINES
-from experiment import run_directory
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import NORMALIZATIONS
 from experiment.computation import DTYPES
@@ -54,7 +54,7 @@ def layer_set(text):
             f'given {text!r}, valid: layers separated by commas, such as 0,1,2') from None
 
 
-COUNT = number(int, 'a whole number from 1', lambda n: n >= 1)
+COUNT = number(int, 'a whole number from 1 to 1000000', lambda n: 1 <= n <= 1000000)
 RATE = number(float, 'a number above 0', lambda x: x > 0)
 NOT_NEGATIVE = number(float, 'a number from 0', lambda x: x >= 0)
 ALPHA = number(float, '0, or 1e-300 to 1e300', lambda x: x == 0 or 1e-300 <= x <= 1e300)
@@ -74,8 +74,7 @@ def parse_args(description, method, architectures, argv=None):
         argparse.Namespace: Every option with its value, and ``method``.
 
     Raises:
-        Invalid: If an option is unknown or its value not valid, or if ``--out`` holds a run that
-            this one would overwrite or cannot resume.
+        Invalid: If an option is unknown or its value not valid.
     """
     def by_recipe(name):
         return 'default: ' + ', '.join(
@@ -87,7 +86,8 @@ def parse_args(description, method, architectures, argv=None):
     data.add_argument(
         '--dataset', default='cifar10', metavar='NAME',
         help=f'{", ".join(NAMES)}, or a directory with train/CLASS/IMAGE and '
-             'test/CLASS/IMAGE (default: %(default)s)')
+             'test/CLASS/IMAGE: images of any format that Pillow decodes, turned as their EXIF '
+             'says; what is hidden is passed over (default: %(default)s)')
     data.add_argument(
         '--data-archive', metavar='FILE',
         help='a cifar-10-python.tar.gz or cifar-100-python.tar.gz to read instead of downloading, '
@@ -196,7 +196,6 @@ def parse_args(description, method, architectures, argv=None):
     args.method = method
     fill_in(args)
     check_network(args, architectures[args.arch])
-    run_directory.check(args)
     return args
 
 
@@ -210,8 +209,10 @@ def fill_in(args):
     if args.normalize is None:
         args.normalize = 'standard' if args.augment == 'standard' else 'unit'
     if args.out is None:
-        dataset = args.dataset.strip('/').split('/')[-1]
+        dataset = os.path.basename(os.path.abspath(args.dataset)).lstrip('.') or 'data'
         args.out = f'runs/{dataset}-{args.recipe}-{args.method}-{args.seed}'
+    if not args.out:
+        raise Invalid('--out: given an empty name, valid: that of a directory')
 
 
 def check_network(args, network):

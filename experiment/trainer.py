@@ -1,8 +1,11 @@
-"""The extensions of a training run; its start, interruption and resumption."""
+"""The extensions of a training run; its start, resumption and early end."""
 import math
 import signal
 import sys
+import time
+import warnings
 
+import chainer
 from chainer import training
 from chainer.training import extensions, triggers
 
@@ -10,7 +13,8 @@ from experiment import run_directory
 from experiment.device import describe
 from experiment.errors import Invalid
 from experiment.estimate import estimate
-from experiment.model_files import load_npz, save_npz, snapshot_writer
+from experiment.log import Log
+from experiment.model_files import Unreadable, load_npz, snapshot_writer
 from experiment.optimizer import LearningRate
 from experiment.plots import PlotLog
 
@@ -29,7 +33,8 @@ def extend(trainer, args, streams):
         # Not at the head of the file: it imports what only a GPU has.
         from experiment.mixed_precision import MixedPrecision
         trainer.extend(MixedPrecision(trainer.updater.get_optimizer('main')))
-    trainer.extend(extensions.LogReport())
+    trainer.extend(StopWhenNotFinite(args.epoch))
+    trainer.extend(Log())
     trainer.extend(PlotLog())
     trainer.extend(extensions.PrintReport(
         ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
@@ -39,19 +44,19 @@ def extend(trainer, args, streams):
         extensions.ProgressBar(update_interval=1) if terminal else nothing,
         name='progress', trigger=triggers.TimeTrigger(0.5))
 
-    # One writer for both, so that the best model is written before the snapshot that relies on it.
+    # One writer, thus one file after the other: the best model, the snapshot that relies on it, and
+    # the final model, which says that the run is finished.
     files = snapshot_writer(model)
     trainer.extend(
         extensions.snapshot_object(model, 'model_best.npz', writer=files), name='best',
         trigger=triggers.MaxValueTrigger('validation/main/accuracy'))
-    trainer.extend(
-        extensions.snapshot_object(model, 'model.npz', savefun=save_npz), name='final',
-        trigger=(args.epoch, 'epoch'))
-
     trainer.extend(streams)
     snapshot = extensions.snapshot(writer=files, n_retains=1)
     trainer.extend(
         snapshot, name='snapshot', trigger=(args.snapshot_every or math.inf, 'epoch'))
+    trainer.extend(
+        extensions.snapshot_object(model, 'model.npz', writer=files), name='final',
+        trigger=(args.epoch, 'epoch'))
     trainer.extend(StopOnSignal(snapshot))
 
 
@@ -61,22 +66,89 @@ def start(trainer, args, streams, device):
     A run that was killed before its first snapshot begins anew.
 
     Raises:
-        Invalid: If the batch is larger than the training set, or the snapshot cannot be read.
+        Invalid: If the batch is larger than the training set, if ``--resume`` meets other data
+            than before, or if the snapshot cannot be read.
         SystemExit: With ``--estimate``, once the time that the run would take has been printed.
     """
-    n = len(trainer.updater.get_iterator('main').dataset)
+    train = trainer.updater.converter.dataset
+    test = trainer.get_extension('validation').converter.dataset
+    n = len(train)
     if args.batchsize > n:
         raise Invalid(f'--batchsize: given {args.batchsize}, valid: 1 to {n}, the size of the '
                       'training set')
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit
+    data = {'classes': train.classes, 'train': train.record(), 'test': test.record()}
     if args.resume:
-        path = run_directory.newest_snapshot(args.out)
-        if path:
-            load_npz(path, trainer, '--resume')
+        run_directory.check_same_data(args, data)
+        path = restore(trainer, run_directory.snapshots(args.out))
         print(f'Resuming from {path or "the beginning: there is no snapshot yet"}', flush=True)
-    run_directory.write_record(args, streams.seeds, describe(device), trainer.updater.iteration)
+        if trainer.updater.epoch >= args.epoch:  # it ended between the snapshot and the final model
+            trainer.get_extension('final')(trainer)
+    run_directory.write_record(
+        args, streams.seeds, describe(device), data, trainer.updater.iteration)
+    if args.method == 'manifoldmixup':
+        print('main/accuracy is on mixed images, whose two labels count by their shares, and as a '
+              'rule lower than validation/main/accuracy, on images as they are', flush=True)
+
+
+def restore(trainer, snapshots):
+    """Restore a run from the first snapshot that can be read, and return its path; None if none.
+
+    Raises:
+        Invalid: If there are snapshots, but none that can be read or fits.
+    """
+    for path in snapshots:
+        try:
+            load_npz(path, trainer, '--resume')
+            return path
+        except Unreadable as error:
+            if path == snapshots[-1]:
+                raise Invalid(f'{error}; remove it to begin anew by --resume') from None
+            print(f'{error}; the one before it is taken', file=sys.stderr)
+    return None
+
+
+class StopWhenNotFinite(training.Extension):
+    """Ends the run where the loss is not finite, before an epoch with it is logged or saved.
+
+    Looks each second, so that a GPU seldom waits, and at the end of each epoch: weights that are
+    not numbers stay so.  What the last step made of them is seen in the last validation.  NumPy's
+    warnings on the way there are not shown.
+
+    Args:
+        epochs (int): Length of the run.
+    """
+
+    trigger = 1, 'iteration'
+    priority = training.PRIORITY_EDITOR  # before all that write or read the figures
+
+    due = -math.inf  # when it looks next, by time.monotonic()
+
+    def __init__(self, epochs):
+        self.epochs = epochs
+        self.warnings = warnings.catch_warnings()
+
+    def initialize(self, trainer):
+        self.warnings.__enter__()
+        warnings.simplefilter('ignore', RuntimeWarning)
+
+    def finalize(self):
+        self.warnings.__exit__()
+
+    def __call__(self, trainer):
+        updater = trainer.updater
+        if time.monotonic() < self.due and not updater.is_new_epoch:
+            return
+        self.due = time.monotonic() + 1
+        for name in ('main/loss', 'validation/main/loss')[:1 + (updater.epoch >= self.epochs)]:
+            loss = float(chainer.as_array(trainer.observation[name]))
+            if not math.isfinite(loss):
+                raise Invalid(
+                    f'the run has diverged: {name} is {loss} at iteration {updater.iteration}, in '
+                    f'epoch {updater.epoch_detail:.2f}; begin anew in another directory with a '
+                    'lower --learnrate')
 
 
 class StopOnSignal(training.Extension):

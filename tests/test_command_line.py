@@ -51,6 +51,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--mixup-alpha', '1e-310'), ['1e-310', '0, or 1e-300 to 1e300']),
     (('--mixup-alpha', '1e301'), ['1e301', '0, or 1e-300 to 1e300']),
     (('--epoch', '0'), ['0', 'from 1']),
+    (('--epoch', '1' + 30 * '0'), ['1000', 'from 1 to 1000000']),
     (('--batchsize', '1.5'), ['1.5', 'from 1']),
     (('--learnrate', '0'), ['0', 'above 0']),
     (('--weight-decay', '-1'), ['-1', 'from 0']),
@@ -142,6 +143,7 @@ def test_resuming_with_other_options_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
                       resumable(tmp_path, batchsize=17))
     assert 'batchsize = 17, given 256' in message
+    assert 'error: --resume: the run in' in message  # by which pairs.py knows it
 
 
 def test_a_schedule_is_not_stretched_by_resuming(capsys, monkeypatch, tmp_path):
@@ -157,10 +159,32 @@ def test_resuming_by_the_other_script_is_refused(capsys, monkeypatch, tmp_path):
     assert 'method = manifoldmixup, given baseline' in message
 
 
-@pytest.mark.parametrize('text', ['', '{', '[]', '{"method": "baseline"}', 'null'])
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"method": "baseline"}', 'null', '[' * 100000])
 def test_a_damaged_record_is_refused(capsys, monkeypatch, tmp_path, text):
     (tmp_path / 'run.json').write_text(text)
     assert 'run.json' in refused(capsys, monkeypatch, '--resume', '--out', tmp_path)
+
+
+@pytest.mark.parametrize('changes', [
+    {'data': None}, {'data': []}, {'data': {}}, {'data': 5}, {'data': {'train': 5}},
+    {'data': {'classes': [], 'train': {}, 'test': {}}}, {'starts': None}, {'starts': {}},
+    {'data': {'classes': [1], 'train': {'images': 1, 'sha256': ''},
+              'test': {'images': 1, 'sha256': ''}}},
+    {'options': []}, {'options': {'epoch': 'x'}}, {'method': 3}])
+def test_a_record_of_other_contents_is_refused(capsys, monkeypatch, tmp_path, changes):
+    record = json.loads((resumable(tmp_path) / 'run.json').read_text())
+    (tmp_path / 'run.json').write_text(json.dumps({**record, **changes}))
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out', tmp_path)
+    assert 'run.json cannot be read as the record of a run' in message
+
+
+@pytest.mark.parametrize('log', ['', '{', 'null', '[{"epoch": "x"}]', '[' * 100000])
+def test_a_finished_run_with_a_damaged_log_is_not_trained_again(capsys, monkeypatch, tmp_path, log):
+    resumable(tmp_path)
+    (tmp_path / 'log').write_text(log)
+    (tmp_path / 'model.npz').write_text('kept')
+    refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out', tmp_path)
+    assert (tmp_path / 'model.npz').read_text() == 'kept'
 
 
 def test_a_record_without_an_option_of_today_is_refused(capsys, monkeypatch, tmp_path):
@@ -182,8 +206,9 @@ def test_the_newest_snapshot_is_the_one_of_the_highest_iteration(tmp_path):
     for iteration in 90, 1000, 200:
         (tmp_path / f'snapshot_iter_{iteration}').touch()
     (tmp_path / 'tmpsnapshot_iter_2000').touch()
-    assert experiment.run_directory.newest_snapshot(str(tmp_path)).endswith('snapshot_iter_1000')
-    assert experiment.run_directory.newest_snapshot(str(tmp_path / 'none')) is None
+    first, *_ = experiment.run_directory.snapshots(str(tmp_path))
+    assert first.endswith('snapshot_iter_1000')
+    assert experiment.run_directory.snapshots(str(tmp_path / 'none')) == []
 
 
 def save_base(path, network, **changes):
@@ -252,6 +277,7 @@ def test_a_network_without_a_backbone_takes_a_model_of_a_run(tmp_path):
     assert 'bn1/beta has shape (65,)' in refused_weights(tmp_path / 'other.npz', BaseResNet50())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes, named', [
     ({'res4/b2/conv2/W': None, 'res4/b2/bn1/N': None}, 'there is no res4/b2/bn1/N in it'),
     ({'conv1/W': np.zeros((64, 1, 1, 1), 'f')}, '(64, 1, 1, 1)'),
@@ -265,6 +291,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path, changes, named
     assert named in refused_weights(tmp_path / 'other.npz')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('stem, n_class, lost, named', [
     ('cifar', 10, '', 'base/conv1/W has shape (64, 3, 3, 3) in the file, (64, 3, 7, 7) here'),
     ('cifar', 7, '', 'base/conv1/W has shape (64, 3, 3, 3) in the file, (64, 3, 7, 7) here'),
@@ -313,6 +340,7 @@ def write_long_header(path):
     np.savez(path, **{'conv1/W': np.zeros(3, fields)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('write, named', [
     (lambda path: None, 'there is no file'),
     (os.mkdir, 'cannot be read: Is a directory'),

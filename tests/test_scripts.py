@@ -94,14 +94,18 @@ def test_a_run_prints_its_device_and_a_line_an_epoch(runs, method):
     assert process.stderr == ''
     assert lines[0].startswith('Device: CPU (') and 'NumPy' in lines[0]
     assert lines[0].endswith(', engine fast')
-    assert lines[1].split() == ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
-                                'validation/main/accuracy', 'elapsed_time']
-    assert [line.split()[0] for line in lines[2:]] == ['1', '2']
+    assert lines[3].startswith('Data: ') and '60 images to train' in lines[3]
+    assert any('lower than validation/main/accuracy' in line for line in lines) == (
+        method == 'manifoldmixup')
+    *_, header, first, second = (line.split() for line in lines)
+    assert header == ['epoch', 'main/loss', 'main/accuracy', 'validation/main/loss',
+                      'validation/main/accuracy', 'elapsed_time']
+    assert (first[0], second[0]) == ('1', '2')
     assert '\033' not in process.stdout
 
 
 @pytest.mark.parametrize('method', SCRIPTS)
-def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
+def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, images, method):
     out = runs[0] / method
     assert set(os.listdir(out)) == FILES
     for name in 'loss.png', 'accuracy.png':
@@ -116,6 +120,10 @@ def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, method):
     assert record['options']['batchsize'] == 10 and record['options']['optimizer'] == 'adam'
     assert ('mixup_alpha' in record['options']) == (method == 'manifoldmixup')
     assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
+    train, test = load(images)
+    assert record['data']['classes'] == [str(i) for i in range(10)]
+    assert record['data']['train'] == train.record() and record['data']['test'] == test.record()
+    assert sum(record['data']['train']['per_class']) == 60
     start, = record['starts']
     assert record['options']['engine'] == 'fast'
     assert start['environment'] == {**engine.environment.in_effect(), 'OPENBLAS_VERBOSE': '0'}
@@ -220,6 +228,10 @@ def test_a_run_goes_on_with_the_other_engine(images, tmp_path, monkeypatch, firs
 @pytest.mark.slow
 def test_a_finished_run_can_be_made_longer(runs, images, tmp_path):
     assert call('manifoldmixup', *options(images, tmp_path, 1), '--snapshot-every', '1') == 0
+    final = (tmp_path / 'model.npz').read_bytes()
+    os.remove(tmp_path / 'model.npz')  # as if it had been killed before it wrote that
+    assert call('manifoldmixup', *options(images, tmp_path, 1), '--resume') == 0
+    assert (tmp_path / 'model.npz').read_bytes() == final
     assert call('manifoldmixup', *options(images, tmp_path, 2), '--resume') == 0
     assert_same_run(runs[0] / 'manifoldmixup', tmp_path)
 
