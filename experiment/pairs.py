@@ -2,9 +2,10 @@
 
     python -m experiment.pairs --seeds 0 1 2 --out runs/cifar10 --recipe standard --epoch 60
 
-Prints an estimate of the time first.  Options other than its own go to both scripts.  Finished runs
-stay as they are and interrupted ones go on, so the same command also continues.  Nothing is trained
-where runs of other options are in the way.
+Prints an estimate of the time first where a run is unfinished.  Options other than its own go to
+both scripts.  Finished runs stay as they are, unless --epoch is larger now, and interrupted ones go
+on, so the same command also continues.  Nothing is trained where runs of other options are in the
+way.
 """
 import argparse
 import os
@@ -103,7 +104,8 @@ def run(command, anew=None):
 
     Args:
         command (list of str): A program and its arguments.
-        anew (str): The directory that is in the way if the command says that it cannot resume.
+        anew (str): The directory that is in the way if the command says that the run in it is
+            another one.
     """
     refused = False
     with subprocess.Popen(command, stderr=subprocess.PIPE if anew else None, text=True,
@@ -112,7 +114,7 @@ def run(command, anew=None):
         signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
         for line in process.stderr or ():
             print(line, end='', file=sys.stderr, flush=True)
-            refused = 'error: --resume' in line
+            refused |= 'error: --resume: the run in' in line
     if refused:
         print(f'pairs.py: {anew} stays as it is; to begin anew: rm -r {shlex.quote(anew)}, or '
               'name another directory by --out', file=sys.stderr)
