@@ -1,7 +1,7 @@
-"""The files in an archive or in a folder, by their content and none of them trusted.
+"""The files in an archive or a folder, none of which is trusted.
 
-An archive is a tar, plain or compressed by gzip, bzip2 or xz, or a zip.  It is read in memory;
-nothing is unpacked to a disk.
+An archive, which its first bytes tell and not its name, is a zip, or a tar that is plain or
+compressed by gzip, bzip2 or xz.  It is read in memory; nothing is unpacked to a disk.
 """
 import bz2
 import functools
@@ -23,7 +23,7 @@ class File(typing.NamedTuple):
 
     Attributes:
         name: Its path there, with slashes.
-        size: Its size in bytes; it gives no more.
+        size: Its size in bytes, as the archive says: read no more than that.
         is_regular: Whether it is neither a link nor a device.
         open: A function that opens it, as binary.
     """
@@ -51,7 +51,7 @@ def files_in(path, limit):
     content = uncompressed(path, limit)
     if not content:
         raise ValueError('it is empty')
-    files_in_archive = files_in_zip if content.startswith(b'PK') else files_in_tar
+    files_in_archive = files_in_zip if content.startswith(b'PK\x03\x04') else files_in_tar
     yield from files_in_archive(io.BytesIO(content))
 
 

@@ -1,6 +1,6 @@
 """npz files, which may come from anyone: nothing is unpickled, and what is wrong is said plainly.
 
-NumPy's own reader advises to trust the file where it cannot read one.
+Where NumPy's own reader cannot read a file, it advises to load it by pickle.
 """
 import contextlib
 import zipfile
