@@ -1,4 +1,4 @@
-"""Asks pip for Chainer's sdist; make runs this first, so that it ends soon where there is no index.
+"""Asks pip for Chainer's sdist; make runs this first, to end soon where there is no index.
 
     .venv/bin/python install/package_index.py
 """
