@@ -6,8 +6,9 @@
 Runs that agree in their data and in every option but seed and mixup form a group and are paired by
 seed. Each group has one table (printed, and in comparison.md) of validation accuracy and error, the
 paired difference with its 95 % interval and the time per epoch; comparison.json adds every run's
-own values, comparison.png shows the curves. Runs that are unfinished, diverged or damaged are named
-and left out, and so are their partners. Only `run.json` and `log` of each run are read.
+own values, comparison.png shows the curves. Runs that are unfinished, damaged or without a finite
+accuracy are named and left out, and so are their partners. Only `run.json` and `log` of each run
+are read.
 """
 import argparse
 import dataclasses
@@ -320,7 +321,8 @@ def leave_out(runs, unread):
         others = [other for other in runs if other.method != run.method]
         nearest = min(others, default=None, key=lambda other: (
             len(differences(run, other)), other.problem))
-        if others and not differences(run, nearest):
+        found = differences(run, nearest) if others else None
+        if found == {}:
             if nearest.problem:
                 left_out[run.directory] = f'its partner {nearest.directory} is left out'
             else:
@@ -331,8 +333,7 @@ def leave_out(runs, unread):
             raise Invalid(f'only {run.method} runs were given ({run.directory} …): give runs of '
                           f'both {" and ".join(SCRIPTS.values())}')
         else:
-            listed = ', '.join(f'{option} ({how})'
-                               for option, how in differences(run, nearest).items())
+            listed = ', '.join(f'{option} ({how})' for option, how in found.items())
             raise Invalid(f'{run.directory} ({run.name}, seed {run.seed}) has no {nearest.method} '
                           f'partner: the nearest, {nearest.directory}, differs in {listed}; train '
                           'a partner with the same options and data, or leave this run out')
@@ -596,7 +597,8 @@ def show(text):
     if sys.stdout is None:  # closed by `>&-`
         return
     try:
-        sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
+        if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook
+            sys.stdout.reconfigure(errors='replace')  # a terminal that lacks '±' shows '?'
         print(text, flush=True)
     except BrokenPipeError:
         raise SystemExit(128 + signal.SIGPIPE) from None
@@ -636,6 +638,8 @@ def main(arguments=None):
         print('compare.py: error:', plain(str(error) or 'memory ran out: give fewer runs at once'),
               file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 if __name__ == '__main__':

@@ -754,6 +754,7 @@ def test_a_disk_that_is_full_and_memory_that_runs_out(pair, capsys, monkeypatch)
     assert 'memory ran out: give fewer runs' in refusal(capsys, pair)
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_it_in_silence_and_a_full_device_in_one_line(pair):
     reader, writer = os.pipe()
     os.close(reader)
