@@ -343,6 +343,7 @@ def test_an_alpha_out_of_range_is_refused(alpha):
         ManifoldMixupClassifier(Linear(), mixup_alpha=alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lam_per, n', [('batch', 1), ('example', 100_000)])
 @pytest.mark.parametrize('alpha, possible', [(1e-300, {0, 1}), (1e300, {.5})])
 def test_an_alpha_at_an_end_of_the_range_draws_the_limit_of_beta(alpha, possible, lam_per, n):
