@@ -29,6 +29,7 @@ FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.
 PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 'cupy-cuda12x',
             'cupy-cuda13x')
 
+
 def claim(args):
     """Take ``--out`` for the run of ``args``, and for no other, until the program ends.
 
