@@ -249,6 +249,7 @@ def test_pretrained_weights_fill_the_base_and_leave_the_classifier(capsys, tmp_p
         'starts from random weights\n')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('n_class, described', [
     (10, 'the classifier starts from its weights too'),
     (7, 'the classifier starts from random weights: fc6/W has shape (10, 2048) in the file, '

@@ -517,6 +517,7 @@ def test_any_name_of_a_dataset_is_drawn_without_a_warning_and_written_in_one_lin
     assert not re.search('[\x00-\x1f\u2028-\u202e]', lines[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('coding', ['ascii', 'shift-jis'])
 def test_no_name_is_an_error_whatever_the_terminal_shows(tmp_path, coding):
     made = make_pair(tmp_path / os.fsdecode('犬\x1b\n'.encode() + b'\xff'), dataset='犬と猫')

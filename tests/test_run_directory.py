@@ -62,6 +62,7 @@ def test_a_directory_in_which_a_run_goes_on_is_refused(tmp_path, more):
         other.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_claim_and_what_it_was_writing_is_removed(tmp_path):
     other = other_process(tmp_path / 'a', f'''
 from experiment.atomic_file import new_file
