@@ -562,7 +562,7 @@ def draw(groups, summaries):
         axis.set_title(heading.replace('$', r'\$'), family=families, wrap=True)
         axis.set_xlabel('epoch')
         axis.set_ylabel('validation accuracy (%)')
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.legend(title='validation accuracy at the last epoch' + (
                     '; band: min to max over seeds' if len(group['baseline']) > 1 else ''),

@@ -59,7 +59,7 @@ def plot(log, quantity, path):
         axes.plot(*zip(*points), label=label, marker='o' if len(points) < 30 else None)
     axes.set_xlabel('epoch')
     axes.set_ylabel(quantity)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend()
     with new_file(path) as file:
