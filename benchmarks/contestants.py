@@ -36,7 +36,9 @@ from benchmarks.workers import Unsupported, serve
 
 CASES = {  # a network: architecture and stem
     'resnet50-imagenet': ('resnet50', 'imagenet'), 'resnet50-cifar': ('resnet50', 'cifar'),
-    'preactresnet18': ('preactresnet18', 'cifar'), 'wrn28-10': ('wrn28-10', 'cifar')}
+    'preactresnet18': ('preactresnet18', 'cifar'), 'wrn28-10': ('wrn28-10', 'cifar'),
+    'resnet18-cifar': ('resnet18', 'cifar'), 'resnet18-imagenet': ('resnet18', 'imagenet'),
+    'preactresnet34': ('preactresnet34', 'cifar'), 'preactresnet50': ('preactresnet50', 'cifar')}
 EAGER = 'pytorch channels-last', 'pytorch'
 COMPILED = 'compile', 'compile graph', 'compile reduce-overhead', 'compile max-autotune'
 PYTORCH = *EAGER, 'pytorch graph', *COMPILED
@@ -129,14 +131,14 @@ class Chainer(Contestant):
         import chainer  # noqa: F401
 
         import mixup  # noqa: F401
-        from benchmarks import networks_chainer  # noqa: F401
+        import model  # noqa: F401
 
     def build(self):
         import chainer
         import numpy as np
 
-        from benchmarks.networks_chainer import network
         from mixup import ManifoldMixupClassifier
+        from model import ARCHITECTURES
 
         self.device = devices.use(self.device_name, devices.Cupy)
         device = chainer.get_device(f'@cupy:{self.device_name}' if self.on_gpu else '@numpy')
@@ -147,7 +149,8 @@ class Chainer(Contestant):
         if self.half:
             chainer.global_config.dtype = chainer.mixed16
         np.random.seed(0)
-        model = ManifoldMixupClassifier(network(self.architecture, self.stem), mixup_hidden=False)
+        network = ARCHITECTURES[self.architecture](10, self.stem)
+        model = ManifoldMixupClassifier(network, mixup_hidden=False)
         model.to_device(device)
         optimizer = chainer.optimizers.Adam().setup(model)
         if self.half:

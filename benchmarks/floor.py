@@ -66,17 +66,17 @@ def count(network, x, itemsize):
 
     def block(module, inputs, y):
         add(y.numel())
-        add(inputs[0].numel() + y.numel() * isinstance(module, networks_torch.Bottleneck))
+        add(inputs[0].numel() + y.numel() * isinstance(module, networks_torch.Block))
 
     hooks = {nn.Conv2d: matmul, nn.Linear: matmul, nn.BatchNorm2d: normalization,
              nn.MaxPool2d: pooling, nn.AdaptiveAvgPool2d: pooling,
-             networks_torch.Bottleneck: block, networks_torch.PreActBlock: block}
+             networks_torch.Block: block, networks_torch.PreAct: block}
     images = x
     with contextlib.ExitStack() as stack, torch.no_grad():
         for module in network.modules():
-            if type(module) in hooks:
-                handle = module.register_forward_hook(hooks[type(module)])
-                stack.callback(handle.remove)
+            for kind, hook in hooks.items():
+                if isinstance(module, kind):
+                    stack.callback(module.register_forward_hook(hook).remove)
         network(images)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     found.append((0, parameters * 28))  # 7 x 4 bytes, or 6 x 4 + 2 + 2

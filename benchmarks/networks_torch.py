@@ -1,32 +1,24 @@
-"""The networks of the benchmarks in PyTorch, layer by layer what Chainer computes."""
+"""The networks of ``model`` in PyTorch, layer by layer what Chainer computes."""
 from torch import nn
-
-# Channels of the first convolution, blocks in a group, channels and stride of each group, and
-# whether BN and ReLU follow the last one.
-PREACT = {'preactresnet18': (64, 2, ((64, 1), (128, 2), (256, 2), (512, 2)), False),
-          'wrn28-10': (16, 4, ((160, 1), (320, 2), (640, 2)), True)}
 
 
 def network(architecture, stem):
-    """model.ResNet50 (a bias in the first convolution, strides in the 1x1), or one of PREACT."""
-    if architecture == 'resnet50':
-        size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
-        n_in = 64
-        layers = [nn.Conv2d(3, n_in, size, stride, size // 2), *bn_relu(n_in)]
-        if stem == 'imagenet':
-            layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
-        for count, n_mid, stride in (3, 64, 1), (4, 128, 2), (6, 256, 2), (3, 512, 2):
-            for i in range(count):
-                layers.append(Bottleneck(n_in, n_mid, 1 if i else stride))
-                n_in = 4 * n_mid
-    else:
-        n_in, depth, groups, ends_in_bn = PREACT[architecture]
-        layers = [conv(3, n_in, 3)]
-        for n_out, stride in groups:
-            layers.append(PreActBlock(n_in, n_out, stride))
-            layers += [PreActBlock(n_out, n_out, 1) for _ in range(depth - 1)]
-            n_in = n_out
-        layers += bn_relu(n_in) if ends_in_bn else ()
+    """The twin of ``model.ARCHITECTURES[architecture](10, stem)``."""
+    block, counts = NETWORKS[architecture]
+    is_wide = architecture.startswith('wrn')
+    n_in, groups = (16, (160, 320, 640)) if is_wide else (64, (64, 128, 256, 512))
+    size, stride = (7, 2) if stem == 'imagenet' else (3, 1)
+    layers = [nn.Conv2d(3, n_in, size, stride, size // 2, bias=architecture == 'resnet50')]
+    if issubclass(block, Block):
+        layers += bn_relu(n_in)
+    if stem == 'imagenet':
+        layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
+    for count, n in zip(counts, groups, strict=True):
+        for i in range(count):
+            layers.append(block(n_in, n, 2 if n != groups[0] and i == 0 else 1))
+            n_in = block.expansion * n
+    if is_wide:
+        layers += bn_relu(n_in)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n_in, 10))
 
 
@@ -38,14 +30,23 @@ def bn_relu(n):
     return nn.BatchNorm2d(n), nn.ReLU(inplace=True)
 
 
-class Bottleneck(nn.Module):
+def basic(n_in, n, stride):
+    return conv(n_in, n, 3, stride), *bn_relu(n), conv(n, n, 3)
 
-    def __init__(self, n_in, n_mid, stride):
+
+def bottleneck(n_in, n, first, second):
+    """Convolutions with BN and ReLU between them; ``first`` and ``second`` are two strides."""
+    return (conv(n_in, n, 1, first), *bn_relu(n), conv(n, n, 3, second), *bn_relu(n),
+            conv(n, 4 * n, 1))
+
+
+class Block(nn.Module):
+    """A sum, then ReLU."""
+
+    def __init__(self, n_in, n, stride):
         super().__init__()
-        n_out = 4 * n_mid
-        self.main = nn.Sequential(
-            conv(n_in, n_mid, 1, stride), *bn_relu(n_mid), conv(n_mid, n_mid, 3), *bn_relu(n_mid),
-            conv(n_mid, n_out, 1), nn.BatchNorm2d(n_out))
+        n_out = self.expansion * n
+        self.main = nn.Sequential(*self.convolutions(n_in, n, stride), nn.BatchNorm2d(n_out))
         self.shortcut = nn.Identity() if n_in == n_out else nn.Sequential(
             conv(n_in, n_out, 1, stride), nn.BatchNorm2d(n_out))
 
@@ -53,15 +54,47 @@ class Bottleneck(nn.Module):
         return nn.functional.relu(self.main(x) + self.shortcut(x), inplace=True)
 
 
-class PreActBlock(nn.Module):
+class BasicBlock(Block):
+    expansion, convolutions = 1, staticmethod(basic)
 
-    def __init__(self, n_in, n_out, stride):
+
+class Bottleneck(Block):
+    """The stride is in the first convolution, as in Chainer's ResNet50Layers."""
+
+    expansion = 4
+
+    def convolutions(self, n_in, n, stride):
+        return bottleneck(n_in, n, stride, 1)
+
+
+class PreAct(nn.Module):
+    """BN and ReLU, then a sum."""
+
+    def __init__(self, n_in, n, stride):
         super().__init__()
+        n_out = self.expansion * n
         self.first = nn.Sequential(*bn_relu(n_in))
-        self.main = nn.Sequential(
-            conv(n_in, n_out, 3, stride), *bn_relu(n_out), conv(n_out, n_out, 3))
+        self.main = nn.Sequential(*self.convolutions(n_in, n, stride))
         self.shortcut = None if n_in == n_out else conv(n_in, n_out, 1, stride)
 
     def forward(self, x):
         h = self.first(x)
         return self.main(h) + (self.shortcut(h) if self.shortcut else x)
+
+
+class PreActBlock(PreAct):
+    expansion, convolutions = 1, staticmethod(basic)
+
+
+class PreActBottleneck(PreAct):
+    expansion = 4
+
+    def convolutions(self, n_in, n, stride):
+        return bottleneck(n_in, n, 1, stride)
+
+
+# The class of the blocks, and how many each group has
+NETWORKS = {
+    'resnet50': (Bottleneck, (3, 4, 6, 3)), 'resnet18': (BasicBlock, (2, 2, 2, 2)),
+    'preactresnet18': (PreActBlock, (2, 2, 2, 2)), 'preactresnet34': (PreActBlock, (3, 4, 6, 3)),
+    'preactresnet50': (PreActBottleneck, (3, 4, 6, 3)), 'wrn28-10': (PreActBlock, (4, 4, 4))}

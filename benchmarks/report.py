@@ -15,7 +15,7 @@ from experiment.atomic_file import write_json
 from experiment.errors import Invalid
 
 MEASURED = ('mixup.py', 'model', 'engine', 'benchmarks/contestants.py', 'benchmarks/devices.py',
-            'benchmarks/networks_chainer.py', 'benchmarks/networks_torch.py')
+            'benchmarks/networks_torch.py')
 TARGET = 'resnet50-imagenet', 128, 4  # times as fast as eager PyTorch, on a GPU
 
 

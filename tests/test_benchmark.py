@@ -40,14 +40,11 @@ def test_operations_of_resnet50_are_those_of_its_paper():
 @pytest.mark.parametrize('case', contestants.CASES)
 def test_the_networks_in_chainer_and_pytorch_have_equally_many_parameters(case):
     pytest.importorskip('torch')
-    import chainer
-    import numpy as np
-
-    from benchmarks import networks_chainer, networks_torch
-    ours = networks_chainer.network(*contestants.CASES[case])
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        ours(np.zeros((1, 3, 32, 32), np.float32))
-    theirs = networks_torch.network(*contestants.CASES[case])
+    from benchmarks import networks_torch
+    from model import ARCHITECTURES
+    architecture, stem = contestants.CASES[case]
+    ours = ARCHITECTURES[architecture](10, stem)
+    theirs = networks_torch.network(architecture, stem)
     assert ours.count_params() == sum(p.numel() for p in theirs.parameters())
 
 
@@ -97,7 +94,7 @@ def test_the_cpu_has_four_rows_unless_others_are_named():
 def test_rows_on_a_gpu_begin_with_what_matters_most(tmp_path):
     file = '--json', str(tmp_path / 'x')
     found = rows('--device', '0', *file)
-    assert len(found) == 4 * 3 * 2 and found[:4] == [
+    assert len(found) == 8 * 3 * 2 and found[:4] == [
         ('resnet50-imagenet', 128, 'tf32'), ('resnet50-cifar', 128, 'tf32'),
         ('resnet50-imagenet', 256, 'tf32'), ('resnet50-cifar', 256, 'tf32')]
     assert rows('--device', '1', '--case', 'wrn28-10-7', '--precision', 'fp16', *file) == [
