@@ -15,7 +15,7 @@ import chainer.functions as F
 import chainer.links as L
 
 from mixup import ManifoldMixupNetwork
-from model.convolution import convolution
+from model.residual import Group, convolution
 
 
 class PreActBlock(chainer.Chain):
@@ -29,7 +29,7 @@ class PreActBlock(chainer.Chain):
 
     expansion = 1  # channels of the output to n
 
-    def __init__(self, n_in, n, stride=1):
+    def __init__(self, n_in, n, stride):
         super().__init__()
         with self.init_scope():
             self.bn1 = L.BatchNormalization(n_in)
@@ -57,7 +57,7 @@ class PreActBottleneck(chainer.Chain):
 
     expansion = 4
 
-    def __init__(self, n_in, n, stride=1):
+    def __init__(self, n_in, n, stride):
         super().__init__()
         with self.init_scope():
             self.bn1 = L.BatchNormalization(n_in)
@@ -80,12 +80,6 @@ class PreActBottleneck(chainer.Chain):
 def projection(n_in, n_out, stride):
     """The 1x1 convolution of a shortcut, or None where the input has the shape of the output."""
     return None if n_in == n_out and stride == 1 else convolution(n_in, n_out, 1, stride)
-
-
-def group(block, count, n_in, n, stride):
-    """``count`` blocks in a row, of which the first has the stride."""
-    return chainer.Sequential(
-        block(n_in, n, stride), *(block(block.expansion * n, n) for _ in range(count - 1)))
 
 
 class PreActResNet(ManifoldMixupNetwork):
@@ -114,10 +108,10 @@ class PreActResNet(ManifoldMixupNetwork):
         block, counts, expansion = self.block, self.counts, self.block.expansion
         with self.init_scope():
             self.conv1 = convolution(3, 64, 3)
-            self.res2 = group(block, counts[0], 64, 64, 1)
-            self.res3 = group(block, counts[1], expansion * 64, 128, 2)
-            self.res4 = group(block, counts[2], expansion * 128, 256, 2)
-            self.res5 = group(block, counts[3], expansion * 256, 512, 2)
+            self.res2 = Group(block, counts[0], 64, 64)
+            self.res3 = Group(block, counts[1], expansion * 64, 128, 2)
+            self.res4 = Group(block, counts[2], expansion * 128, 256, 2)
+            self.res5 = Group(block, counts[3], expansion * 256, 512, 2)
             self.fc = L.Linear(expansion * 512, n_class)
 
     @property

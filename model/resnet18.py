@@ -15,7 +15,7 @@ import chainer.functions as F
 import chainer.links as L
 
 from mixup import ManifoldMixupNetwork
-from model.convolution import convolution
+from model.residual import Group, convolution
 
 
 class BasicBlock(chainer.Chain):
@@ -23,19 +23,21 @@ class BasicBlock(chainer.Chain):
 
     Args:
         n_in (int): Channels of the input.
-        n_out (int): Channels of both convolutions.
+        n (int): Channels of both convolutions, and of the output.
         stride (int): That of the first convolution.
     """
 
-    def __init__(self, n_in, n_out, stride=1):
+    expansion = 1  # channels of the output to n
+
+    def __init__(self, n_in, n, stride):
         super().__init__()
         with self.init_scope():
-            self.conv1 = convolution(n_in, n_out, 3, stride)
-            self.bn1 = L.BatchNormalization(n_out)
-            self.conv2 = convolution(n_out, n_out, 3)
-            self.bn2 = L.BatchNormalization(n_out)
-            self.shortcut = None if n_in == n_out and stride == 1 else chainer.Sequential(
-                convolution(n_in, n_out, 1, stride), L.BatchNormalization(n_out))
+            self.conv1 = convolution(n_in, n, 3, stride)
+            self.bn1 = L.BatchNormalization(n)
+            self.conv2 = convolution(n, n, 3)
+            self.bn2 = L.BatchNormalization(n)
+            self.shortcut = None if n_in == n and stride == 1 else chainer.Sequential(
+                convolution(n_in, n, 1, stride), L.BatchNormalization(n))
 
     def forward(self, x):
         h = F.relu(self.bn1(self.conv1(x)))
@@ -72,10 +74,10 @@ class ResNet18(ManifoldMixupNetwork):
             else:
                 self.conv1 = convolution(3, 64, 3)
             self.bn1 = L.BatchNormalization(64)
-            self.res2 = chainer.Sequential(BasicBlock(64, 64), BasicBlock(64, 64))
-            self.res3 = chainer.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128))
-            self.res4 = chainer.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256))
-            self.res5 = chainer.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512))
+            self.res2 = Group(BasicBlock, 2, 64, 64)
+            self.res3 = Group(BasicBlock, 2, 64, 128, 2)
+            self.res4 = Group(BasicBlock, 2, 128, 256, 2)
+            self.res5 = Group(BasicBlock, 2, 256, 512, 2)
             self.fc = L.Linear(512, n_class)
 
     @property

@@ -13,8 +13,8 @@ import chainer.functions as F
 import chainer.links as L
 
 from mixup import ManifoldMixupNetwork
-from model.convolution import convolution
-from model.preact_resnet import PreActBlock, group
+from model.preact_resnet import PreActBlock
+from model.residual import Group, convolution
 
 
 class WideResNet(ManifoldMixupNetwork):
@@ -43,9 +43,9 @@ class WideResNet(ManifoldMixupNetwork):
         count, width = (self.depth - 4) // 6, self.width
         with self.init_scope():
             self.conv1 = convolution(3, 16, 3)
-            self.res2 = group(PreActBlock, count, 16, 16 * width, 1)
-            self.res3 = group(PreActBlock, count, 16 * width, 32 * width, 2)
-            self.res4 = group(PreActBlock, count, 32 * width, 64 * width, 2)
+            self.res2 = Group(PreActBlock, count, 16, 16 * width)
+            self.res3 = Group(PreActBlock, count, 16 * width, 32 * width, 2)
+            self.res4 = Group(PreActBlock, count, 32 * width, 64 * width, 2)
             self.bn = L.BatchNormalization(64 * width)
             self.fc = L.Linear(64 * width, n_class)
 
