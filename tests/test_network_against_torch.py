@@ -1,4 +1,4 @@
-"""The whole network against one in PyTorch: same weights, images, lam, index and layer.
+"""Whole networks against their like in PyTorch: same weights, images, lam, index and layer.
 
 Its values come from ``reference/values.npz``; where torch is installed it also computes beside
 Chainer.
@@ -13,12 +13,19 @@ import pytest
 
 import engine
 from mixup import ManifoldMixupClassifier
-from model import ResNet50
+from model import ARCHITECTURES
+from model.wide_resnet import WideResNet
 from tests.reference.cases import CASES, LAM, N_CLASS, batch, digest, weights
 
-BATCHSIZE = {'imagenet': 8, 'cifar': 3}
 TORCH = importlib.util.find_spec('torch') is not None
 VALUES = os.path.join(os.path.dirname(__file__), 'reference', 'values.npz')
+
+
+class WideResNet16_2(WideResNet):
+    depth, width = 16, 2
+
+
+NETWORKS = {**ARCHITECTURES, 'wrn16-2': WideResNet16_2}
 
 
 def arrays(network):
@@ -32,33 +39,37 @@ def arrays(network):
 
 
 @functools.cache
-def shapes(stem):
-    return {name: array.shape for name, array in arrays(ResNet50(N_CLASS, stem)).items()}
+def shapes(architecture, stem):
+    network = NETWORKS[architecture](N_CLASS, stem)
+    return {name: array.shape for name, array in arrays(network).items()}
 
 
 class Logits(chainer.LinkHook):
-    """Keeps what the network returned."""
+    """Keeps what a network returned."""
+
+    def __init__(self, network):
+        self.network = network
 
     def forward_postprocess(self, args):
-        if isinstance(args.link, ResNet50):
+        if args.link is self.network:
             self.y = args.out[0] if isinstance(args.out, tuple) else args.out
 
 
-@functools.cache
-def values(stem):
-    return weights(shapes(stem))
+@functools.lru_cache(maxsize=1)
+def values(architecture, stem):
+    return weights(shapes(architecture, stem))
 
 
-def step(engine_name, stem, layer_mix, dtype):
+def step(engine_name, architecture, stem, layer_mix, dtype):
     """Loss, logits, gradients and new statistics of one training step by an engine."""
-    x, t, index = batch(BATCHSIZE[stem])
+    x, t, index = batch(architecture, stem)
     with chainer.using_config('dtype', dtype):
-        network = ResNet50(N_CLASS, stem)
+        network = NETWORKS[architecture](N_CLASS, stem)
     classifier = ManifoldMixupClassifier(network, mixup_hidden=layer_mix is not None)
     for name, array in arrays(network).items():
-        array[...] = values(stem)[name]
+        array[...] = values(architecture, stem)[name]
     engine.use(engine_name, classifier)
-    with Logits() as logits:
+    with Logits(network) as logits:
         loss = classifier(x.astype(dtype), t, LAM, layer_mix, index)
     classifier.cleargrads()
     loss.backward()
@@ -69,10 +80,11 @@ def step(engine_name, stem, layer_mix, dtype):
 
 
 @functools.lru_cache(maxsize=1)
-def torch_step(stem, layer_mix, dtype):
-    from tests.reference.resnet50_torch import loss_and_gradients
-    x, t, index = batch(BATCHSIZE[stem])
-    return loss_and_gradients(values(stem), x, t, stem, layer_mix, LAM, index, dtype)
+def torch_step(architecture, stem, layer_mix, dtype):
+    from tests.reference.networks_torch import loss_and_gradients
+    x, t, index = batch(architecture, stem)
+    return loss_and_gradients(
+        architecture, values(architecture, stem), x, t, stem, layer_mix, LAM, index, dtype)
 
 
 def difference(name, actual, expected):
@@ -84,26 +96,27 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
-def runs(is_quick):
+def runs(*quick):
     """Each case by each engine; case by case, so that PyTorch computes each once.
 
     Args:
-        is_quick (callable): Whether a run is no slow test, of the numbers of its case and engine.
+        quick: The cases that are no slow test by the fast engine.
     """
-    return [pytest.param(name, *case, marks=[] if is_quick(i, j) else [pytest.mark.slow])
-            for i, case in enumerate(CASES) for j, name in enumerate(engine.ENGINES)]
+    return [pytest.param(name, *case, marks=[] if name == 'fast' and case in quick else
+                         [pytest.mark.slow]) for case in CASES for name in engine.ENGINES]
 
 
-# The quick ones: three of nine cases, by the fast engine.
-@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 4 == j == 0))
-def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
-    loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
-    assert len(gradients) == 162 and len(statistics) == 106
+@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
+    ('resnet50', 'imagenet', None), ('resnet50', 'imagenet', 3), ('resnet50', 'cifar', 1),
+    ('resnet18', 'cifar', 2), ('preactresnet50', 'cifar', 3), ('wrn16-2', 'cifar', 4)))
+def test_float64_loss_gradients_and_statistics(name, architecture, stem, layer_mix):
+    loss, y, gradients, statistics = step(name, architecture, stem, layer_mix, 'd')
     found = {**gradients, **statistics}
 
     with np.load(VALUES) as stored:
         expected_loss, expected_y, digests = (
-            stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits', 'digests'))
+            stored[f'{architecture} {stem} {layer_mix} {key}']
+            for key in ('loss', 'logits', 'digests'))
     assert abs(loss - expected_loss) <= 1e-8 * expected_loss
     assert difference('logits', y, expected_y) <= 1e-8
     for (key, actual), expected in zip(sorted(found.items()), digests, strict=True):
@@ -113,10 +126,10 @@ def test_float64_loss_gradients_and_statistics(name, stem, layer_mix):
 
 
 @pytest.mark.skipif(not TORCH, reason='needs torch')
-@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: False))
-def test_float64_loss_gradients_and_statistics_beside_pytorch(name, stem, layer_mix):
-    loss, y, gradients, statistics = step(name, stem, layer_mix, 'd')
-    loss_, y_, gradients_, statistics_ = torch_step(stem, layer_mix, 'float64')
+@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs())
+def test_float64_loss_gradients_and_statistics_beside_pytorch(name, architecture, stem, layer_mix):
+    loss, y, gradients, statistics = step(name, architecture, stem, layer_mix, 'd')
+    loss_, y_, gradients_, statistics_ = torch_step(architecture, stem, layer_mix, 'float64')
     assert abs(loss - loss_) <= 1e-8 * loss_
     assert difference('logits', y, y_) <= 1e-8
     assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
@@ -125,15 +138,16 @@ def test_float64_loss_gradients_and_statistics_beside_pytorch(name, stem, layer_
         assert difference(key, found[key], expected) <= 1e-8, key
 
 
-# The quick ones: the plain network, and one with mixup.
-@pytest.mark.parametrize('name, stem, layer_mix', runs(lambda i, j: i % 8 == j == 0))
-def test_float32_logits_and_loss(name, stem, layer_mix):
-    loss, y, _, _ = step(name, stem, layer_mix, 'f')
+@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
+    ('resnet50', 'imagenet', None), ('resnet50', 'cifar', 1), ('wrn16-2', 'cifar', None)))
+def test_float32_logits_and_loss(name, architecture, stem, layer_mix):
+    loss, y, _, _ = step(name, architecture, stem, layer_mix, 'f')
     assert y.dtype == np.float32
     with np.load(VALUES) as stored:
-        expected = [tuple(stored[f'{stem} {layer_mix} {key}'] for key in ('loss', 'logits'))]
+        expected = [tuple(stored[f'{architecture} {stem} {layer_mix} {key}']
+                          for key in ('loss', 'logits'))]
     if TORCH:
-        expected.append(torch_step(stem, layer_mix, 'float32')[:2])
+        expected.append(torch_step(architecture, stem, layer_mix, 'float32')[:2])
     for expected_loss, expected_y in expected:
         assert abs(loss - expected_loss) <= 1e-4 * expected_loss
         assert difference('logits', y, expected_y) <= 1e-4

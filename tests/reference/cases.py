@@ -6,15 +6,24 @@ import numpy as np
 LAM = 0.3
 N_CLASS = 10
 
-# (stem, layer_mix); None is the plain network
-CASES = [*(('imagenet', layer) for layer in (None, 0, 1, 2, 3, 4, 5)),
-         ('cifar', None), ('cifar', 1)]
+PLAIN = None
+EVERY = PLAIN, 0, 1, 2, 3, 4, 5
+
+# (architecture, stem, layer_mix), with those of a network and a stem in a row
+CASES = [(architecture, stem, layer) for architecture, stem, layers in (
+    ('resnet50', 'imagenet', EVERY), ('resnet50', 'cifar', (PLAIN, 1)),
+    ('resnet18', 'cifar', EVERY), ('resnet18', 'imagenet', (PLAIN, 1)),
+    ('preactresnet18', 'cifar', EVERY), ('preactresnet34', 'cifar', EVERY),
+    ('preactresnet50', 'cifar', EVERY), ('wrn16-2', 'cifar', EVERY[:-1]),
+    ('wrn28-10', 'cifar', (2,))) for layer in layers]
 
 
-def batch(n, seed=1):
-    """Images, float64 in [0, 1], shape (n, 3, 32, 32), labels, and a permutation."""
+def batch(architecture, stem, seed=1):
+    """Images, float64 in [0, 1], shape (n, 3, side, side), labels, and a permutation."""
     random = np.random.RandomState(seed)
-    return (random.uniform(size=(n, 3, 32, 32)), random.randint(N_CLASS, size=n).astype('i'),
+    n = 8 if stem == 'imagenet' else 3
+    side = 32 if stem == 'imagenet' or architecture == 'resnet50' else 16
+    return (random.uniform(size=(n, 3, side, side)), random.randint(N_CLASS, size=n).astype('i'),
             random.permutation(n))
 
 

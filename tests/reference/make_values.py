@@ -7,19 +7,19 @@ import os
 import numpy as np
 
 from tests.reference.cases import CASES, LAM, batch, digest, weights
-from tests.reference.resnet50_torch import loss_and_gradients
-from tests.test_network_against_torch import BATCHSIZE, shapes
+from tests.reference.networks_torch import loss_and_gradients
+from tests.test_network_against_torch import shapes
 
 PATH = os.path.join(os.path.dirname(__file__), 'values.npz')
 
 
 def main():
     values = {}
-    for stem, layer_mix in CASES:
-        x, t, index = batch(BATCHSIZE[stem])
+    for architecture, stem, layer_mix in CASES:
+        x, t, index = batch(architecture, stem)
         loss, y, gradients, statistics = loss_and_gradients(
-            weights(shapes(stem)), x, t, stem, layer_mix, LAM, index)
-        case = f'{stem} {layer_mix} '
+            architecture, weights(shapes(architecture, stem)), x, t, stem, layer_mix, LAM, index)
+        case = f'{architecture} {stem} {layer_mix} '
         values[case + 'loss'] = loss
         values[case + 'logits'] = y
         values[case + 'digests'] = np.array(
