@@ -86,7 +86,8 @@ class PreActResNet(ManifoldMixupNetwork):
     """A residual network with pre-activation (He et al., 2016b, https://arxiv.org/abs/1603.05027).
 
     As in the Manifold Mixup authors' code, and as is usual for CIFAR, nothing lies between the last
-    block and the global average pooling, where He et al. have BN and ReLU.
+    block and the global average pooling, where He et al. have BN and ReLU.  The stem is linear, so
+    mixing after it is mixing the input.
 
     Subclasses set ``block``, the class of the blocks, and ``counts``, how many each group has.
 

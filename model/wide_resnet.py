@@ -20,7 +20,8 @@ from model.residual import Group, convolution
 class WideResNet(ManifoldMixupNetwork):
     """A wide residual network (Zagoruyko and Komodakis, 2016, https://arxiv.org/abs/1605.07146).
 
-    It has no dropout.  Its blocks are the basic ones of PreActResNet.
+    It has no dropout.  Its blocks are the basic ones of PreActResNet.  The stem is linear, so
+    mixing after it is mixing the input.
 
     Subclasses set ``depth``, 6 n + 4 with n blocks in a group, and ``width``, the factor on the
     channels 16, 32 and 64 of the three groups.

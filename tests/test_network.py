@@ -1,12 +1,14 @@
-"""The networks: where they mix, and what BaseResNet50 and ResNet50 are."""
+"""The networks: where they mix, and what they are."""
 import chainer
 import chainer.functions as F
+import chainer.links as L
 import numpy as np
 import pytest
 from chainer.links import ResNet50Layers
 
 from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork, mixup_data
 from model import ARCHITECTURES, BaseResNet50, ResNet50
+from tests.test_network_against_torch import NETWORKS
 
 LAM, N = 0.3, 4
 INDEX = np.array([2, 3, 1, 0])
@@ -18,10 +20,14 @@ def network():
     return ResNet50()
 
 
-@pytest.fixture(scope='module', params=ARCHITECTURES)
+LARGE = 'preactresnet34', 'preactresnet50', 'wrn28-10'
+
+
+@pytest.fixture(scope='module', params=[
+    pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in NETWORKS])
 def any_network(request):
     np.random.seed(0)
-    network = ARCHITECTURES[request.param]
+    network = NETWORKS[request.param]
     return network(10, network.stems[0])
 
 
@@ -75,6 +81,52 @@ def test_the_plain_forward_is_that_of_chainers_resnet50layers(network):
     np.testing.assert_array_equal(h.array, expected.array)
 
 
+def basic(n_in, n):
+    return 9 * n_in * n + 9 * n * n
+
+
+def bottleneck(n_in, n):
+    return n_in * n + 9 * n * n + n * 4 * n
+
+
+# The numbers of parameters with 10 classes, from the papers' tables: the convolutions of the stem,
+# of the blocks and of the shortcuts, gamma and beta of each channel that a BN has, the classifier.
+PARAMETERS = {
+    ('resnet18', 'cifar'): (11173962, 3 * 64 * 9 + 4 * 9 * 64 * 64, [
+        basic(64, 128), basic(128, 128), basic(128, 256), basic(256, 256), basic(256, 512),
+        basic(512, 512)], 64 * 128 + 128 * 256 + 256 * 512,
+        5 * 64 + 5 * 128 + 5 * 256 + 5 * 512, 512),
+    ('resnet18', 'imagenet'): (11181642, 3 * 64 * 49 + 4 * 9 * 64 * 64, [
+        basic(64, 128), basic(128, 128), basic(128, 256), basic(256, 256), basic(256, 512),
+        basic(512, 512)], 64 * 128 + 128 * 256 + 256 * 512,
+        5 * 64 + 5 * 128 + 5 * 256 + 5 * 512, 512),
+    ('preactresnet18', 'cifar'): (11171146, 3 * 64 * 9 + 4 * 9 * 64 * 64, [
+        basic(64, 128), basic(128, 128), basic(128, 256), basic(256, 256), basic(256, 512),
+        basic(512, 512)], 64 * 128 + 128 * 256 + 256 * 512,
+        5 * 64 + 4 * 128 + 4 * 256 + 3 * 512, 512),
+    ('preactresnet34', 'cifar'): (21279306, 3 * 64 * 9 + 6 * 9 * 64 * 64, [
+        basic(64, 128), 3 * basic(128, 128), basic(128, 256), 5 * basic(256, 256),
+        basic(256, 512), 2 * basic(512, 512)], 64 * 128 + 128 * 256 + 256 * 512,
+        7 * 64 + 8 * 128 + 12 * 256 + 5 * 512, 512),
+    ('preactresnet50', 'cifar'): (23509066, 3 * 64 * 9 + bottleneck(64, 64), [
+        2 * bottleneck(256, 64), bottleneck(256, 128), 3 * bottleneck(512, 128),
+        bottleneck(512, 256), 5 * bottleneck(1024, 256), bottleneck(1024, 512),
+        2 * bottleneck(2048, 512)], 64 * 256 + 256 * 512 + 512 * 1024 + 1024 * 2048,
+        7 * 64 + 3 * 256 + 8 * 128 + 4 * 512 + 12 * 256 + 6 * 1024 + 6 * 512 + 2 * 2048, 2048),
+    ('wrn28-10', 'cifar'): (36479194, 3 * 16 * 9 + basic(16, 160), [
+        3 * basic(160, 160), basic(160, 320), 3 * basic(320, 320), basic(320, 640),
+        3 * basic(640, 640)], 16 * 160 + 160 * 320 + 320 * 640,
+        16 + 8 * 160 + 8 * 320 + 8 * 640, 640),
+}
+
+
+@pytest.mark.parametrize('architecture, stem', PARAMETERS)
+def test_the_numbers_of_parameters_are_those_of_the_papers(architecture, stem):
+    published, first, blocks, shortcuts, normalized, features = PARAMETERS[architecture, stem]
+    expected = first + sum(blocks) + shortcuts + 2 * normalized + features * 10 + 10
+    assert ARCHITECTURES[architecture](10, stem).count_params() == expected == published
+
+
 def test_every_network_can_mix_after_each_of_its_stages_and_each_time_otherwise(any_network):
     assert len(any_network.stages) == len(any_network.layers)
     assert any_network.layers == range(len(any_network.layers))
@@ -87,6 +139,8 @@ def test_every_network_can_mix_after_each_of_its_stages_and_each_time_otherwise(
         logits.append(mixed.array)
         np.testing.assert_array_equal(t_a, t)
         np.testing.assert_array_equal(t_b, INDEX)
+    if isinstance(any_network.stages[1], L.Convolution2D):  # linear: layers 0 and 1 are alike
+        np.testing.assert_allclose(logits.pop(2), logits[1], rtol=1e-3, atol=1e-4)
     for i, one in enumerate(logits):
         for other in logits[:i]:
             assert np.abs(one - other).max() > 1e-3 * np.abs(plain).max()
@@ -187,9 +241,10 @@ def test_a_layer_outside_its_range_is_an_error_that_names_the_range(network, lay
         network(*batch(), True, LAM, layer_mix)
 
 
-def test_an_unknown_stem_is_an_error_that_names_the_stems():
-    with pytest.raises(ValueError, match="'imagenet' or 'cifar'"):
-        BaseResNet50('no-such-stem')
+@pytest.mark.parametrize('network', [BaseResNet50, *ARCHITECTURES.values()])
+def test_an_unknown_stem_is_an_error_that_names_the_stems(network):
+    with pytest.raises(ValueError, match='must be ' + ' or '.join(map(repr, network.stems))):
+        network(stem='no-such-stem')
 
 
 def test_float32_stays_float32_throughout_a_training_step():
