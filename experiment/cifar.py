@@ -5,32 +5,23 @@ Chainer keeps each set as ``pfnet/chainer/cifar/cifar-10.npz`` in its dataset fo
 and leaves the same files at the same places, but it verifies the checksum of what it downloads
 and reads the pickles itself, as data.
 """
-import contextlib
-import errno
-import hashlib
-import http.client
 import io
 import os
 import pickle
 import posixpath
 import re
-import stat
 import sys
 import typing
-import urllib.error
-import urllib.request
 
 import numpy as np
-import tqdm
-from chainer.dataset import download
+from chainer.dataset.download import get_dataset_root
 
 from experiment.archive import files_in
-from experiment.atomic_file import new_file, remove_unfinished
+from experiment.download import cache_file, checksum, fetch
 from experiment.errors import Invalid
 from experiment.npz import open_npz
 
 URL = 'https://www.cs.toronto.edu/~kriz/'
-TIMEOUT = 30  # seconds without a byte from the server
 LIMIT = 1 << 28  # bytes, of an archive and of what it unpacks to (CIFAR's: 163 and 178 MiB)
 
 
@@ -88,13 +79,14 @@ def load(name, archive=None):
         Invalid: the archive or the cache cannot be read, or the download fails.
     """
     cifar = CIFAR[name]
-    folder = os.path.join(download.get_dataset_root(), 'pfnet', 'chainer', 'cifar')
+    folder = os.path.join(get_dataset_root(), 'pfnet', 'chainer', 'cifar')
     cached = os.path.join(folder, f'{cifar.name}.npz')
     if archive is None and os.path.exists(cached):
         return read_cache(cached, cifar)
-    archive = fetch(cifar) if archive is None else archive
+    if archive is None:
+        archive = fetch(URL + cifar.archive, 'sha256', cifar.sha256, LIMIT)
     is_folder = os.path.isdir(archive)
-    official = not is_folder and sha256(archive) == cifar.sha256
+    official = not is_folder and checksum(archive, 'sha256') == cifar.sha256
     arrays = read_archive(archive, cifar)
     if not official:
         is_what = 'is a folder, not' if is_folder else 'has another checksum than'
@@ -260,82 +252,3 @@ def as_array(value):
     data = value.data.encode('latin-1') if isinstance(value.data, str) else value.data
     order = 'F' if value.fortran else 'C'
     return np.frombuffer(data, value.dtype.value).reshape(value.shape, order=order)
-
-
-# The download
-
-def fetch(cifar):
-    """Return the path of the official archive, verified; it is downloaded unless Chainer has it."""
-    url = URL + cifar.archive
-    # chainer.dataset.cached_download looks for it there.
-    path = os.path.join(download.get_dataset_root(), '_dl_cache',
-                        hashlib.md5(url.encode(), usedforsecurity=False).hexdigest())
-    if os.path.exists(path):
-        verify(path, cifar, f'{path}, downloaded from {url},', 'delete it and try again')
-    else:
-        with cache_file(path) as file:
-            retrieve(url, file)
-            file.flush()
-            verify(file.name, cifar, f'what {url} gave', 'try again')
-    return path
-
-
-def verify(path, cifar, what, remedy):
-    """Raise Invalid unless a file has the checksum of the official archive."""
-    found = sha256(path)
-    if found != cifar.sha256:
-        raise Invalid(f'{what} is not the official archive (its sha256 is {found}, not '
-                      f'{cifar.sha256}): {remedy}, or give a copy with --data-archive PATH')
-
-
-def retrieve(url, file):
-    """Write what is at ``url`` to an open file, with a progress bar."""
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            size = int(response.headers.get('Content-Length') or 0)
-            with tqdm.tqdm(total=size or None, unit='B', unit_scale=True, disable=None,
-                           desc=os.path.basename(url)) as bar:
-                while file.tell() <= LIMIT and (block := response.read(1 << 16)):
-                    file.write(block)
-                    bar.update(len(block))
-            if file.tell() < size:
-                raise OSError(f'it ended after {file.tell()} of {size} bytes')
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise  # of the file, not of the network
-        if type(error) is urllib.error.URLError:
-            error = error.reason
-        if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is also a response
-        raise Invalid(f'{url} could not be downloaded ({error}): check the network, or fetch it '
-                      'elsewhere and give it with --data-archive PATH') from None
-
-
-# Files
-
-def sha256(path):
-    """Return the SHA-256 of a file's content in hexadecimal."""
-    digest = hashlib.sha256()
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a device may be endless
-            raise OSError(None, 'it is not a file')
-        with open(path, 'rb') as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise Invalid(f'{path} cannot be read ({error.strerror}): '
-                      'give an archive with --data-archive PATH') from None
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def cache_file(path):
-    """Open a new file of Chainer's dataset folder, which appears when it is complete."""
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        remove_unfinished(os.path.dirname(path), age=3600)  # another run may be downloading
-        with new_file(path) as file:
-            yield file
-    except OSError as error:
-        raise Invalid(f'{path} cannot be written ({error.strerror or error}): '
-                      'set CHAINER_DATASET_ROOT to a folder that can') from None

@@ -582,7 +582,7 @@ def test_the_first_use_downloads_to_where_chainer_looks(root, tmp_path, monkeypa
 
 def test_a_download_of_another_checksum_leaves_nothing_behind(root, serve):
     serve(b'something else')
-    with pytest.raises(Invalid, match='not the official archive .* --data-archive PATH'):
+    with pytest.raises(Invalid, match='not the official cifar-10-python.* --data-archive PATH'):
         dataset.load('cifar10')
     assert files_under(root) == []
 
