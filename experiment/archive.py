@@ -9,6 +9,7 @@ import gzip
 import io
 import lzma
 import os
+import posixpath
 import stat
 import tarfile
 import typing
@@ -53,6 +54,40 @@ def files_in(path, limit):
         raise ValueError('it is empty')
     files_in_archive = files_in_zip if content.startswith(b'PK\x03\x04') else files_in_tar
     yield from files_in_archive(io.BytesIO(content))
+
+
+def read_files(path, wanted, limit, read):
+    """Read the files of some names, at any depth in an archive or a folder.
+
+    Args:
+        path (str): The archive or the folder.
+        wanted (sequence of str): The names, without folders.
+        limit (int): Size in bytes that the archive, and these files in all, may have.
+        read (callable): What ``read(content, path in the archive)`` returns is kept.
+
+    Returns:
+        What was read, by name, and the names of all files; a file that is missing is in neither.
+
+    Raises:
+        ValueError: If a file is there twice, is no plain file, or the limit is exceeded.
+        Exception: As :func:`files_in` and ``read``.
+    """
+    found, names, size = {}, set(), 0
+    for file in files_in(path, limit):
+        name = posixpath.basename(file.name)
+        names.add(name)
+        if name not in wanted:
+            continue
+        if name in found:
+            raise ValueError(f'there is more than one {name} in it')
+        size += file.size
+        if not file.is_regular:
+            raise ValueError(f'{file.name} is not a plain file')
+        if size > limit:
+            raise ValueError(f'unpacks to more than {limit} bytes')
+        with file.open() as opened:
+            found[name] = read(opened.read(file.size), file.name)
+    return found, names
 
 
 def uncompressed(path, limit):

@@ -5,10 +5,10 @@ Chainer keeps each set as ``pfnet/chainer/cifar/cifar-10.npz`` in its dataset fo
 and leaves the same files at the same places, but it verifies the checksum of what it downloads
 and reads the pickles itself, as data.
 """
+import functools
 import io
 import os
 import pickle
-import posixpath
 import re
 import sys
 import typing
@@ -16,7 +16,7 @@ import typing
 import numpy as np
 from chainer.dataset.download import get_dataset_root
 
-from experiment.archive import files_in
+from experiment.archive import read_files
 from experiment.download import cache_file, checksum, fetch
 from experiment.errors import Invalid
 from experiment.npz import open_npz
@@ -148,21 +148,7 @@ def read_archive(path, cifar):
 def read_batches(path, cifar):
     """Return images and labels of each batch by its name."""
     wanted = (*cifar.train, cifar.test)
-    batches, names, size = {}, set(), 0
-    for file in files_in(path, LIMIT):
-        name = posixpath.basename(file.name)
-        names.add(name)
-        if name not in wanted:
-            continue
-        if name in batches:
-            raise ValueError(f'there is more than one {name} in it')
-        size += file.size
-        if not file.is_regular:
-            raise ValueError(f'{file.name} is not a plain file')
-        if size > LIMIT:
-            raise ValueError(f'unpacks to more than {LIMIT} bytes')
-        with file.open() as opened:
-            batches[name] = read_batch(opened.read(file.size), file.name, cifar)
+    batches, names = read_files(path, wanted, LIMIT, functools.partial(read_batch, cifar=cifar))
     for name in wanted:
         if name not in batches:
             raise ValueError(what_else(names, cifar) or f'there is no {name} in it')
