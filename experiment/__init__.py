@@ -15,6 +15,7 @@ Data
     dataset         the sets by name
     labeled_images  one split of a set as arrays, and what a run records of it
     cifar           CIFAR's archives and Chainer's cache
+    svhn            SVHN's MAT-files
     download        files that Chainer's dataset folder keeps, by their checksums
     archive         the files in an archive or a folder, none of them trusted
     image_folder    folders of images

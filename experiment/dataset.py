@@ -1,9 +1,10 @@
 """The images and labels to train and to test on."""
+import functools
 import os
 
 import numpy as np
 
-from experiment import cifar
+from experiment import cifar, svhn
 from experiment.errors import Invalid
 from experiment.image_folder import WANTED, load_folder
 from experiment.labeled_images import LabeledImages, summary
@@ -15,7 +16,7 @@ def load(name, archive=None, size=32):
     Args:
         name (str): One of ``NAMES``, or a folder that holds ``train/CLASS/IMAGE``
             and ``test/CLASS/IMAGE``.
-        archive (str): an archive of CIFAR to read instead of the cache or the network.
+        archive (str): an archive to read instead of the cache or the network.
         size (int): height and width in pixels to which a folder's images are resized; those of
             the other sets are 32 x 32.
 
@@ -25,14 +26,14 @@ def load(name, archive=None, size=32):
     Raises:
         Invalid: the set cannot be had; the message says why and what helps.
     """
-    if archive is not None and name not in cifar.CIFAR:
+    if archive is not None and name not in ARCHIVED:
         raise Invalid(f'--data-archive {archive} does not go with --dataset {name}: '
-                      f'it is for {" and ".join(cifar.CIFAR)}')
+                      f'it is for {", ".join(ARCHIVED)}')
     if size != 32 and name in NAMES:
         raise Invalid(f"--size {size} does not go with --dataset {name}: its images are 32 x 32, "
                       "--size is for a directory's")
-    if name in cifar.CIFAR:
-        splits = load_cifar(name, archive)
+    if name in ARCHIVED:
+        splits = ARCHIVED[name](archive)
     elif name in LOADERS:
         splits = LOADERS[name]()
     elif os.path.isdir(name):
@@ -45,7 +46,7 @@ def load(name, archive=None, size=32):
 
 
 def load_cifar(name, archive):
-    """Load 'cifar10' or 'cifar100'; see :func:`load`."""
+    """Load 'cifar10' or 'cifar100' from Chainer's cache, or from an archive; see :func:`load`."""
     arrays = cifar.load(name, archive)
     return tuple(
         LabeledImages(arrays[f'{split}_x'].reshape(-1, 3, 32, 32),
@@ -72,5 +73,8 @@ def load_digits():
     return LabeledImages(train_x, train_y, classes), LabeledImages(test_x, test_y, classes)
 
 
-LOADERS = {'digits': load_digits}  # the sets beside CIFAR, of 32 x 32 images too
-NAMES = (*cifar.CIFAR, *LOADERS)
+# The sets with images of 32 x 32: those that an archive can be given for, and the others
+ARCHIVED = {**{name: functools.partial(load_cifar, name) for name in cifar.CIFAR},
+            'svhn': svhn.load}
+LOADERS = {'digits': load_digits}
+NAMES = (*ARCHIVED, *LOADERS)

@@ -91,7 +91,8 @@ def parse_args(description, method, architectures, argv=None):
     data.add_argument(
         '--data-archive', metavar='FILE',
         help='a cifar-10-python.tar.gz or cifar-100-python.tar.gz to read instead of downloading, '
-             'the same batches in another tar or zip, or a folder of them')
+             'the same batches in another tar or zip, or a folder of them; of svhn, a folder, tar '
+             'or zip that holds train_32x32.mat and test_32x32.mat')
     data.add_argument(
         '--size', type=number(int, 'a whole number from 8', lambda n: n >= 8), default=32,
         metavar='PIXELS',

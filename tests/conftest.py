@@ -2,12 +2,14 @@
 
 ``GPU=simulated pytest -m gpu`` runs the tests that need a GPU on one that is simulated.
 """
+import http.server
 import io
 import os
 import pickle
 import subprocess
 import sys
 import tarfile
+import threading
 
 if os.environ.get('GPU') == 'simulated':  # before Chainer
     from tests import simulated_gpu
@@ -18,6 +20,8 @@ import chainer
 import numpy as np
 import pytest
 from PIL import Image
+
+from experiment import cifar, svhn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PIXELS = os.environ.get('CIFAR10_PIXELS', os.path.join(ROOT, '..', 'shared', 'cifar10'))
@@ -38,6 +42,47 @@ def stock_chainer():
     engine.switch(False)
     for name, value in before.items():
         setattr(chainer.global_config, name, value)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty dataset folder of Chainer's."""
+    root = tmp_path / 'root'
+    monkeypatch.setattr(chainer.dataset.download, '_dataset_root', str(root))
+    return root
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """A function that makes the server of CIFAR and SVHN answer with a content, or a part of it.
+
+    The content may be a dictionary of them, by the names of the files.
+    """
+    servers = []
+
+    def start(content, sent=None, status=200):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer = content[self.path[1:]] if isinstance(content, dict) else content
+                self.send_response(status)
+                self.send_header('Content-Length', str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer[:sent])
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(.01,)).start()
+        for module in cifar, svhn:
+            monkeypatch.setattr(module, 'URL', f'http://127.0.0.1:{server.server_port}/')
+
+    monkeypatch.setenv('no_proxy', '*')
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope='session')
