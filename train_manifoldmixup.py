@@ -20,7 +20,7 @@ def main():
     device = experiment.use_device(args)
     experiment.use_dtype(args, device)
     experiment.choose_engine(args, device)  # switched on below, once there is a model
-    train, test = experiment.load_dataset(args.dataset, args.data_archive, args.size)
+    train, test = experiment.load_dataset(args)
     streams = experiment.RandomStreams(args.seed)
 
     # The network, and around it the loss

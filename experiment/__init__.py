@@ -19,6 +19,7 @@ Data
     download        files that Chainer's dataset folder keeps, by their checksums
     archive         the files in an archive or a folder, none of them trusted
     image_folder    folders of images
+    train_size      the first so many images of a training set, of each class as many
     augmentation    random changes to a batch of images, as chainercv defines them
     batches         normalisation, and batches on a CPU or a GPU (batch.cu)
 
@@ -44,7 +45,7 @@ import engine  # isort: skip  # noqa: F401  # before NumPy: BLAS reads once what
 from experiment.augmentation import AUGMENTATIONS
 from experiment.batches import BatchConverter, Normalization
 from experiment.computation import choose_engine, use_dtype, use_engine
-from experiment.dataset import load as load_dataset
+from experiment.dataset import load_dataset
 from experiment.device import use_device
 from experiment.errors import one_line_errors
 from experiment.evaluator import ExactEvaluator

@@ -6,12 +6,18 @@ import numpy as np
 
 from experiment import cifar, svhn
 from experiment.errors import Invalid
-from experiment.image_folder import WANTED, load_folder
+from experiment.image_folder import WANTED, load_folders
 from experiment.labeled_images import LabeledImages, summary
+from experiment.train_size import divide
 
 
-def load(name, archive=None, size=32):
-    """Load the training set and the test set, and print what they are.
+def load_dataset(args):
+    """Load what the options of a run ask for; see :func:`load`."""
+    return load(args.dataset, args.data_archive, args.size, args.train_size, args.validate_on)
+
+
+def load(name, archive=None, size=32, train_size=None, validate_on='test'):
+    """Load the images to train on and those to validate on, and print what they are.
 
     Args:
         name (str): One of ``NAMES``, or a folder that holds ``train/CLASS/IMAGE``
@@ -19,6 +25,11 @@ def load(name, archive=None, size=32):
         archive (str): an archive to read instead of the cache or the network.
         size (int): height and width in pixels to which a folder's images are resized; those of
             the other sets are 32 x 32.
+        train_size (int): how many images of the training set to train on, as
+            :func:`experiment.train_size.divide` chooses them; all where it is None.
+        validate_on (str): ``'test'``, the test set; ``'rest'``, what ``train_size`` leaves of the
+            training set; or a folder that holds ``CLASS/IMAGE`` with the same classes.  With the
+            latter two a folder of images needs no ``test``.
 
     Returns:
         Two :class:`LabeledImages` with the same classes.
@@ -32,17 +43,34 @@ def load(name, archive=None, size=32):
     if size != 32 and name in NAMES:
         raise Invalid(f"--size {size} does not go with --dataset {name}: its images are 32 x 32, "
                       "--size is for a directory's")
-    if name in ARCHIVED:
-        splits = ARCHIVED[name](archive)
-    elif name in LOADERS:
-        splits = LOADERS[name]()
-    elif os.path.isdir(name):
-        splits = load_folder(name, size)
-    else:
+    if validate_on == 'rest' and train_size is None:
+        raise Invalid('--validate-on rest needs --train-size N, which leaves a rest of the '
+                      'training set')
+    if validate_on not in ('test', 'rest') and not os.path.isdir(validate_on):
+        raise Invalid(f'--validate-on: given {validate_on!r}, valid: test, rest, or a directory '
+                      'that holds CLASS/IMAGE')
+    if name not in NAMES and not os.path.isdir(name):
         raise Invalid(f'--dataset {name} is neither {", ".join(NAMES)} nor a folder '
                       f'that holds {WANTED}')
-    print(summary(name, *splits), flush=True)
-    return splits
+
+    if name not in NAMES:
+        beside = {'test': [os.path.join(name, 'test')], 'rest': []}.get(validate_on, [validate_on])
+        train, *validation = load_folders([os.path.join(name, 'train'), *beside], size)
+    else:
+        train, *validation = LOADERS[name]() if name in LOADERS else ARCHIVED[name](archive)
+        if validate_on not in ('test', 'rest'):
+            validation = load_folders([validate_on], size, like={name: train.classes})
+    n = len(train)
+    if train_size is not None:
+        train, rest = divide(train, train_size)
+        if validate_on == 'rest':
+            validation = [rest]
+    validation, = validation
+    if not len(validation):
+        raise Invalid(f'--validate-on rest: --train-size {train_size} leaves no rest of the '
+                      'training set; give a smaller one')
+    print(summary(name, train, n, validation, validate_on), flush=True)
+    return train, validation
 
 
 def load_cifar(name, archive):

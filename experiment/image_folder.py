@@ -1,4 +1,4 @@
-"""A folder of images, ``ROOT/train/CLASS/IMAGE`` and ``ROOT/test/CLASS/IMAGE``, as arrays.
+"""Folders of images, ``FOLDER/CLASS/IMAGE``, as arrays.
 
 A file counts if its name ends like one of a format that Pillow decodes; any other is named.
 Folders below a class belong to it.  Links are followed; what is hidden is passed over.
@@ -6,6 +6,7 @@ Folders below a class belong to it.  Links are followed; what is hidden is passe
 import collections
 import dataclasses
 import functools
+import itertools
 import os
 import unicodedata
 import warnings
@@ -33,7 +34,7 @@ BITS_PER_SAMPLE = 258  # TIFF's tag
 
 @dataclasses.dataclass
 class Split:
-    """What lies in ``ROOT/train`` or ``ROOT/test``.
+    """What lies in one folder of classes.
 
     Attributes:
         root: its path.
@@ -50,8 +51,8 @@ class Split:
     others: list
 
 
-def load_folder(root, size):
-    """Read a folder of images.
+def load_folders(paths, size, like=None):
+    """Read folders of images that have the same classes.
 
     Classes are numbered in the order of their sorted names.  Images are turned as their EXIF
     says, become RGB with 8 bits (transparency is ignored; of 16 bits the upper 8 stay), and are
@@ -59,45 +60,52 @@ def load_folder(root, size):
     first is read.
 
     Args:
-        root (str): the folder.
+        paths (list of str): the folders.
         size (int): height and width in pixels.
+        like (dict): ``{name of a set: its classes}``, which the folders must have too.
 
     Returns:
-        Two :class:`LabeledImages`, to train and to test.
+        A tuple of a :class:`LabeledImages` for each folder.
 
     Raises:
-        Invalid: the folder is laid out in another way, an image cannot be read, or all of them
+        Invalid: a folder is laid out in another way, an image cannot be read, or all of them
             do not fit into the memory; the message names the files.
     """
-    train, test = splits = [find(root, name) for name in ('train', 'test')]
-    if len(train.folders) < 2:
-        raise Invalid(f'class folders in {train.root}: {len(train.folders)} (files beside them: '
-                      f'{len(train.outside)}), at least 2 are needed: {root} must hold {WANTED}')
-    for here, there in (train, test), (test, train):
-        if odd := sorted(here.folders.keys() - there.folders.keys()):
-            raise Invalid(f'the class {odd[0]!r} is in {here.root} but not in {there.root}, which '
-                          f'has {listed(map(repr, there.folders))}: both must hold the same '
-                          'classes')
-    n = len(train.pictures) + len(test.pictures)
+    splits = [find(path) for path in paths]
+    first = splits[0]
+    if not like and len(first.folders) < 2:
+        raise Invalid(f'class folders in {first.root}: {len(first.folders)} (files beside them: '
+                      f'{len(first.outside)}), at least 2 are needed: {os.path.dirname(first.root)}'
+                      f' must hold {WANTED}')
+    check_classes({**(like or {}), **{split.root: split.folders for split in splits}})
+    n = sum(len(split.pictures) for split in splits)
     need, free = n * 3 * size ** 2, memory.available()
     if free is not None and need > free:
         raise Invalid(f'--size: given {size}: {n} images of {size} x {size} pixels take '
                       f'{memory.amount(need)} of memory, and {memory.amount(free)} are free; take '
                       'a smaller --size or fewer images')
-    for why, paths in (('in no class', train.outside + test.outside),
-                       ('not named like images', train.others + test.others)):
-        if paths:
-            shown = listed(os.path.relpath(path, root) for path in paths)
-            print(f'Left out of {plain(root)}, {why}: {shown}', flush=True)
+    for split in splits:
+        for why, files in ('in no class', split.outside), ('not named like images', split.others):
+            if files:
+                shown = listed(os.path.relpath(path, split.root) for path in files)
+                print(f'Left out of {plain(split.root)}, {why}: {shown}', flush=True)
     return tuple(read(split, size) for split in splits)
 
 
 # Which files
 
-def find(root, name):
-    """Look for the classes and the files of one split; see :class:`Split`."""
-    path = os.path.join(root, name)
+def check_classes(sets):
+    """Raise Invalid unless all sets, ``{name: its classes}``, have the same classes."""
+    for (here, those), (there, these) in itertools.permutations(sets.items(), 2):
+        if odd := sorted(set(those) - set(these)):
+            raise Invalid(f'the class {odd[0]!r} is in {here} but not in {there}, which has '
+                          f'{listed(map(repr, these))}: both must hold the same classes')
+
+
+def find(path):
+    """Look for the classes and the files of a folder; see :class:`Split`."""
     if not os.path.isdir(path):
+        root = os.path.dirname(path)
         there = [entry.name for entry in entries(root) if entry.is_dir()]
         raise Invalid(f'there is no folder {path}: {root} must hold {WANTED}; its folders: '
                       f'{listed(there) or "none"}')

@@ -27,6 +27,11 @@ class LabeledImages:
     def __len__(self):
         return len(self.images)
 
+    def take(self, indices):
+        """The images at some indices, in that order, as another split."""
+        return dataclasses.replace(
+            self, images=self.images[indices], labels=self.labels[indices])
+
     @property
     def n_class(self):
         return len(self.classes)
@@ -50,11 +55,21 @@ class LabeledImages:
                 **self.source}
 
 
-def summary(name, train, test):
-    """One line on a data set: how many images of how many classes, and the classes' names."""
-    return (f'Data: {plain(name)}: {len(train)} images to train ({spread(train.per_class)} a '
-            f'class), {len(test)} to test ({spread(test.per_class)}), {train.n_class} classes: '
-            f'{listed(train.classes)}')
+def summary(name, train, n, validation, validate_on):
+    """One line on a data set: how many images of how many classes, and the classes' names.
+
+    Args:
+        name (str): That of the set.
+        train, validation: The :class:`LabeledImages` of a run.
+        n (int): The size of the training set, of which ``train`` may be a part.
+        validate_on (str): ``'test'``, ``'rest'`` or a folder.
+    """
+    part = f' of {n}' * (len(train) < n)
+    use = {'test': 'to test', 'rest': 'others to validate'}.get(
+        validate_on, f'of {plain(validate_on)} to validate')
+    return (f'Data: {plain(name)}: {len(train)}{part} images to train ({spread(train.per_class)} '
+            f'a class), {len(validation)} {use} ({spread(validation.per_class)}), '
+            f'{train.n_class} classes: {listed(train.classes)}')
 
 
 def spread(counts):

@@ -54,6 +54,8 @@ def layer_set(text):
             f'given {text!r}, valid: layers separated by commas, such as 0,1,2') from None
 
 
+WHOLE = number(int, 'a whole number from the number of classes to the size of the training set',
+               lambda n: n > 0)
 COUNT = number(int, 'a whole number from 1 to 1000000', lambda n: 1 <= n <= 1000000)
 RATE = number(float, 'a number above 0', lambda x: x > 0)
 NOT_NEGATIVE = number(float, 'a number from 0', lambda x: x >= 0)
@@ -93,6 +95,15 @@ def parse_args(description, method, architectures, argv=None):
         help='a cifar-10-python.tar.gz or cifar-100-python.tar.gz to read instead of downloading, '
              'the same batches in another tar or zip, or a folder of them; of svhn, a folder, tar '
              'or zip that holds train_32x32.mat and test_32x32.mat')
+    data.add_argument(
+        '--train-size', type=WHOLE, metavar='N',
+        help='train on N images alone, of each class as many, the same for every --seed; a larger '
+             'N contains a smaller one (default: all)')
+    data.add_argument(
+        '--validate-on', default='test', metavar='test|rest|DIR',
+        help='what validation figures are measured on: the test set; the rest of the training '
+             'set, which --train-size leaves; or a directory with CLASS/IMAGE. The latter two '
+             'keep choices from the test set (default: %(default)s)')
     data.add_argument(
         '--size', type=number(int, 'a whole number from 8', lambda n: n >= 8), default=32,
         metavar='PIXELS',

@@ -79,7 +79,8 @@ def start(trainer, args, streams, device):
     if args.estimate:
         print(estimate(trainer, args), flush=True)
         raise SystemExit
-    data = {'classes': train.classes, 'train': train.record(), 'test': test.record()}
+    data = {'classes': train.classes, 'train': train.record(),
+            'test': {'validate_on': args.validate_on, **test.record()}}
     if args.resume:
         run_directory.check_same_data(args, data)
         path = restore(trainer, run_directory.snapshots(args.out))

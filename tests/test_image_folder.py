@@ -53,7 +53,7 @@ def test_what_was_read_is_said_and_recorded(folder, capsys):
     (folder / 'train' / 'dog' / 'notes.txt').write_text('no image')
     train, test = load(folder)
     said = capsys.readouterr().out
-    assert f'Left out of {folder}, not named like images: train/dog/notes.txt\n' in said
+    assert f'Left out of {folder}/train, not named like images: dog/notes.txt\n' in said
     assert 'train: formats BMP 1, PNG 2, TIFF 1; modes L 1, RGB 3\n' in said
     assert ('4 images to train (2 a class), 2 to test (1), 2 classes: cat, dog\n') in said
     assert train.record() == {
@@ -104,7 +104,7 @@ def test_every_format_that_pillow_decodes_is_read(folder, suffix, form):
 def test_what_is_no_image_is_named_and_never_opened(folder, capsys, name):
     (folder / 'train' / 'cat' / name).write_text('%!PS-Adobe-3.0\n')
     assert len(load(folder)[0]) == 3
-    assert f'train/cat/{name}\n' in capsys.readouterr().out
+    assert f'train, not named like images: cat/{name}\n' in capsys.readouterr().out
 
 
 def test_postscript_is_not_run_under_the_name_of_an_image(folder):
@@ -116,7 +116,7 @@ def test_postscript_is_not_run_under_the_name_of_an_image(folder):
 def test_an_image_beside_the_classes_is_named(folder, capsys):
     write_image(folder / 'test' / 'lost.png')
     load(folder)
-    assert 'in no class: test/lost.png\n' in capsys.readouterr().out
+    assert 'test, in no class: lost.png\n' in capsys.readouterr().out
 
 
 def test_of_many_files_that_are_left_out_ten_are_named_and_all_counted(folder, capsys):

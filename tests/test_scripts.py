@@ -122,7 +122,8 @@ def test_a_run_leaves_its_record_log_plots_and_models_behind(runs, images, metho
     assert set(record['seeds']) == {'weights', 'mixup', 'order', 'augmentation'}
     train, test = load(images)
     assert record['data']['classes'] == [str(i) for i in range(10)]
-    assert record['data']['train'] == train.record() and record['data']['test'] == test.record()
+    assert record['data']['train'] == train.record()
+    assert record['data']['test'] == {'validate_on': 'test', **test.record()}
     assert sum(record['data']['train']['per_class']) == 60
     start, = record['starts']
     assert record['options']['engine'] == 'fast'
