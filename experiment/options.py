@@ -73,7 +73,8 @@ def parse_args(description, method, architectures, argv=None):
         argv (list of str): The command line; ``sys.argv`` where it is None.
 
     Returns:
-        argparse.Namespace: Every option with its value, and ``method``.
+        argparse.Namespace: Every option with its value, ``method``, and ``defaults``, what the
+            options would be if only ``--recipe`` were given.
 
     Raises:
         Invalid: If an option is unknown or its value not valid.
@@ -205,8 +206,10 @@ def parse_args(description, method, architectures, argv=None):
         help='print how long that many such runs would take, and stop')
 
     args = parser.parse_args(argv)
-    args.method = method
-    fill_in(args)
+    args.defaults = parser.parse_args(['--recipe', args.recipe])
+    for each in args, args.defaults:
+        each.method = method
+        fill_in(each)
     check_network(args, architectures[args.arch])
     return args
 

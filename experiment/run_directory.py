@@ -130,7 +130,8 @@ def check(args):
 def check_same_run(args):
     """Raise Invalid unless ``--out`` holds a run of the same options, as far as they count."""
     record = read_record(args)
-    before = {'method': record['method'], **record['options']}
+    # An option that the record lacks had its default, before there was a choice.
+    before = {'method': record['method'], **options(args.defaults), **record['options']}
     now = {'method': args.method, **options(args)}
     # A longer run is the same run as long as no schedule is stretched to the new length.
     longer = now['schedule'] == 'constant' and now['epoch'] >= before.get('epoch', 0)
@@ -139,8 +140,8 @@ def check_same_run(args):
         free += ('data_archive',)
         if not {before.get('dataset'), now['dataset']} & set(NAMES):
             free += ('dataset',)
-    if before['method'] == 'manifoldmixup':
-        before.setdefault('lam_per', 'batch')  # as before there was a choice
+        if not {before['validate_on'], now['validate_on']} & {'test', 'rest'}:
+            free += ('validate_on',)
     # The method comes first: a run of the other one also differs in options that only one has.
     for name in ['method', *sorted((before.keys() | now.keys()) - {'method'})]:
         if name not in free and before.get(name) != now.get(name):
@@ -221,7 +222,7 @@ def finished(out):
 def options(args):
     """Return the options that ``run.json`` keeps, ``{name: value}``."""
     return {name: value for name, value in vars(args).items()
-            if name not in ('method', 'resume', 'estimate')}
+            if name not in ('method', 'defaults', 'resume', 'estimate')}
 
 
 def write_record(args, seeds, device, data, iteration):

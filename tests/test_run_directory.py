@@ -209,6 +209,36 @@ def test_of_a_record_without_data_the_names_count(tmp_path):
     run_directory.check_same_data(args, DATA)
 
 
+@pytest.mark.parametrize('given, named', [
+    ((), None), (('--train-size', '100'), 'train_size = None, given 100'),
+    (('--validate-on', 'rest'), 'validate_on = test, given rest'),
+    (('--lam-per', 'example'), 'lam_per = batch, given example'),
+    (('--stem', 'cifar'), 'stem = imagenet, given cifar')])
+def test_an_option_that_a_record_lacks_had_its_default(tmp_path, given, named):
+    record = json.loads((resumable(tmp_path) / 'run.json').read_text())
+    for name in 'train_size', 'validate_on', 'lam_per', 'stem', 'dtype':
+        del record['options'][name]
+    (tmp_path / 'run.json').write_text(json.dumps(record))
+    args = parse_args('', 'manifoldmixup', ARCHITECTURES, [
+        '--dataset', 'digits', '--resume', '--out', str(tmp_path), *given])
+    if named is None:
+        run_directory.check(args)
+    else:
+        with pytest.raises(Invalid, match=named):
+            run_directory.check(args)
+
+
+def test_the_folder_of_validation_may_lie_elsewhere_where_data_are_recorded(tmp_path):
+    args = resumed(resumable(tmp_path, validate_on='/photos/val'), DATA)
+    for validate_on, named in ('val', None), ('test', 'validate_on = /photos/val, given test'):
+        args.validate_on = validate_on
+        if named is None:
+            run_directory.check(args)
+        else:
+            with pytest.raises(Invalid, match=named):
+                run_directory.check(args)
+
+
 # Snapshots
 
 def test_a_damaged_snapshot_gives_way_to_the_one_before(tmp_path, capsys):
