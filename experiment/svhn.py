@@ -24,7 +24,6 @@ LIMIT = 1 << 28  # bytes, of a file, of both, and of what each unpacks to (at mo
 MATRIX, COMPRESSED = 14, 15
 NUMBERS = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8',
            12: '<i8', 13: '<u8'}
-CLASSES = range(6, 16)  # what MATLAB calls arrays of numbers
 
 
 def load(archive=None):
@@ -57,7 +56,8 @@ def read_archive(path):
     unofficial = []
 
     def read(content, name):
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() not in FILES.values():
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if md5 != FILES[os.path.basename(name)]:
             unofficial.append(name)
         try:
             return read_mat(content)
@@ -113,8 +113,7 @@ def read_mat(content):
 def matrices(data):
     """Yield name and array of what is called X or y; None where it is no array of real numbers.
 
-    An array has four parts, which are its kind, shape, name and numbers; where they are complex, a
-    fifth.
+    An array of those has four parts: its kind, which tells nothing more, shape, name and numbers.
     """
     left = LIMIT
     for kind, matrix in elements(data):
@@ -126,7 +125,7 @@ def matrices(data):
         name = bytes(parts[2][1]) if len(parts) > 2 else b''
         if name in (b'X', b'y'):
             array = None
-            if len(parts) == 4 and parts[0][1][0] in CLASSES and parts[3][0] in NUMBERS:
+            if len(parts) == 4 and parts[3][0] in NUMBERS:
                 shape = np.frombuffer(parts[1][1], '<i4')
                 array = np.frombuffer(parts[3][1], NUMBERS[parts[3][0]]).reshape(shape, order='F')
             yield name.decode(), array
@@ -149,16 +148,8 @@ def elements(data):
 
 
 def inflate(data, limit):
-    """Return what compressed data unpack to.
-
-    Raises:
-        EOFError: If they are cut off.
-        ValueError: If they unpack to more bytes than ``limit``.
-    """
-    stream = zlib.decompressobj()
-    inflated = stream.decompress(data, limit + 1)
+    """Return what compressed data unpack to; ValueError if that is more bytes than ``limit``."""
+    inflated = zlib.decompressobj().decompress(data, limit + 1)
     if len(inflated) > limit:
         raise ValueError(f'unpacks to more than {LIMIT} bytes')
-    if not stream.eof:
-        raise EOFError
     return memoryview(inflated)
