@@ -123,10 +123,10 @@ class ManifoldMixupClassifier(chainer.Chain):
     """Wraps a network so that calling it on a batch gives the Manifold Mixup loss.
 
     Under ``chainer.config.train`` the loss is that of a mixed batch, the mean of
-    ``lam * CE(y, t_a) + (1 - lam) * CE(y, t_b)``; otherwise, and with ``mixup_hidden=False``,
-    it is the plain softmax cross-entropy.  Reports ``loss`` and ``accuracy``; on a mixed batch the
-    accuracy is weighted like the loss: ``lam`` times that against ``t_a``, ``1 - lam`` against
-    ``t_b``.
+    ``lam * criterion(y, t_a) + (1 - lam) * criterion(y, t_b)``; otherwise, and with
+    ``mixup_hidden=False``, it is ``criterion(y, t)``.  Reports ``loss`` and ``accuracy``; on a
+    mixed batch the accuracy is weighted like the loss: ``lam`` times that against ``t_a``,
+    ``1 - lam`` against ``t_b``.
 
     Args:
         predictor (ManifoldMixupNetwork): The network, which gives logits.
@@ -137,13 +137,16 @@ class ManifoldMixupClassifier(chainer.Chain):
             is drawn for each batch, or all of them.  0 is the input, thus input mixup.
         lam_per (str): Whether one lam is drawn for each ``'batch'``, as in the paper, or for each
             ``'example'``.
+        criterion (callable): The loss of logits and labels, called as
+            :func:`F.softmax_cross_entropy` is: with ``reduce='no'`` it gives a value for each
+            example, otherwise their mean.
 
     Raises:
         ValueError: If ``mixup_alpha`` or ``lam_per`` has another value.
     """
 
     def __init__(self, predictor, mixup_hidden=True, mixup_alpha=0.2, layer_mix=None,
-                 lam_per='batch'):
+                 lam_per='batch', criterion=F.softmax_cross_entropy):
         super().__init__()
         # Beyond, NumPy's Beta overflows: it draws NaN, or 0 alone.
         if not (mixup_alpha == 0 or 1e-300 <= mixup_alpha <= 1e300):
@@ -154,6 +157,7 @@ class ManifoldMixupClassifier(chainer.Chain):
         self.mixup_alpha = mixup_alpha
         self.layer_mix = layer_mix
         self.lam_per = lam_per
+        self.criterion = criterion
         with self.init_scope():
             self.predictor = predictor
 
@@ -168,15 +172,19 @@ class ManifoldMixupClassifier(chainer.Chain):
         lam, layer, index = self.draw(len(x), lam, layer_mix, index)
         if layer is None:
             y = self.predictor(x)
-            loss = F.softmax_cross_entropy(y, t)
+            loss = self.criterion(y, t)
             accuracy = F.accuracy(y, t)
         else:
             y, t_a, t_b = self.predictor(
                 x, t, mixup_hidden=True, lam=lam, layer_mix=layer, index=index)
-            loss = mixed(cross_entropies, y, t_a, t_b, lam)
+            loss = mixed(self.losses, y, t_a, t_b, lam)
             accuracy = mixed(correct, y, t_a, t_b, lam)
         chainer.report({'loss': loss, 'accuracy': accuracy}, self)
         return loss
+
+    def losses(self, y, t):
+        """The loss of each example, shape ``(N,)``."""
+        return self.criterion(y, t, reduce='no')
 
     def draw(self, n, lam=None, layer_mix=None, index=None):
         """What is random in one step, drawn from NumPy's global generator where it is None.
@@ -222,11 +230,41 @@ def mixed(criterion, y, t_a, t_b, lam):
     return F.mean(lam * a + (1 - lam) * b)
 
 
-def cross_entropies(y, t):
-    """The softmax cross-entropy of each example, shape ``(N,)``."""
-    return F.softmax_cross_entropy(y, t, reduce='no')
-
-
 def correct(y, t):
     """1 for each example whose label has the largest logit, otherwise 0; shape ``(N,)``."""
     return (y.array.argmax(axis=1) == chainer.as_array(t)).astype(y.dtype)
+
+
+def softmax_binary_cross_entropy(y, t, reduce='mean'):
+    """The binary cross-entropy of softmax and label, averaged over the classes.
+
+    It is what the paper's authors train with.  As it is linear in the label, that of a mixed label
+    is the mixture of those of both labels, which :func:`mixed` gives.
+
+    Args:
+        y (chainer.Variable): Logits, shape ``(N, n_class)``, of at least two classes.
+        t (array or chainer.Variable): Labels, int, shape ``(N,)``.
+        reduce (str): ``'mean'`` over the examples, or ``'no'``.
+
+    Returns:
+        chainer.Variable: The loss, shape ``()`` or ``(N,)``, of the dtype of ``y``.
+    """
+    xp = chainer.backend.get_array_module(y)
+    dtype = y.dtype
+    y = F.cast(y, np.result_type(dtype, np.float32))  # float16 is too coarse to add up in
+    classes = xp.arange(y.shape[1])
+    is_label = classes == chainer.as_array(t)[:, None]
+    is_largest = classes == y.array.argmax(axis=1)[:, None]
+
+    log_sum = F.expand_dims(F.logsumexp(y, axis=1), 1)
+    log_p = y - log_sum
+    # log(1 - p): near p = 1 from the other classes, as the difference would cancel.
+    others = F.where(is_largest, xp.full_like(y.array, -np.inf), y)
+    rest = F.where(is_largest, F.expand_dims(F.logsumexp(others, axis=1), 1) - log_sum,
+                   F.log1p(-F.exp(others - log_sum)))
+    losses = F.cast(-F.mean(F.where(is_label, log_p, rest), axis=1), dtype)
+    return F.mean(losses) if reduce == 'mean' else losses
+
+
+# --loss
+LOSSES = {'ce': F.softmax_cross_entropy, 'bce': softmax_binary_cross_entropy}

@@ -15,7 +15,7 @@ import mixup
 from engine.gpu import capture, cudnn_interface, graphs
 from engine.gpu.evaluation import GraphedEvaluation
 from engine.gpu.graphs import GraphedStep
-from mixup import ManifoldMixupClassifier, ManifoldMixupNetwork
+from mixup import LOSSES, ManifoldMixupClassifier, ManifoldMixupNetwork
 from model import ResNet50
 
 pytestmark = pytest.mark.gpu
@@ -140,6 +140,15 @@ def test_replayed_steps_use_the_lams_that_are_drawn(lam_per, scaling):
     assert_equal(eager, replayed)
 
 
+@pytest.mark.parametrize('mixup_hidden', [True, False])
+@pytest.mark.parametrize('scaling', [None, {'interval': 10}], ids=['float32', 'mixed16'])
+def test_replayed_steps_with_bce_are_bit_for_bit_the_eager_ones(mixup_hidden, scaling):
+    eager, replayed = (train(graph, 40, 'lr', mixup_hidden, scaling=scaling,
+                             criterion=LOSSES['bce']) for graph in (False, True))
+    assert len(set(eager[0])) > 30 and all(np.isfinite(eager[0]))
+    assert_equal(eager, replayed)
+
+
 def mixup_data_by_roots(x, t, lam, index=None):
     """A modified method, whose weights are the roots of lam and 1 - lam."""
     index = chainer.backend.get_array_module(x).asarray(index)
@@ -250,11 +259,12 @@ def is_simulated():
     return hasattr(cupy, 'LOG')
 
 
-@pytest.mark.parametrize('dtype', [np.dtype('f'), chainer.mixed16], ids=repr)
-def test_neither_eager_steps_nor_replays_wait_for_the_gpu(dtype):
+@pytest.mark.parametrize('loss, dtype', [
+    ('ce', np.dtype('f')), ('ce', chainer.mixed16), ('bce', np.dtype('f'))], ids=repr)
+def test_neither_eager_steps_nor_replays_wait_for_the_gpu(loss, dtype):
     np.random.seed(0)
     with chainer.using_config('dtype', dtype):
-        model = ManifoldMixupClassifier(ResNet50(4), layer_mix=3)
+        model = ManifoldMixupClassifier(ResNet50(4), layer_mix=3, criterion=LOSSES[loss])
     model.to_device('@cupy:0')
     engine.use('fast', model)
     optimizer = chainer.optimizers.Adam().setup(model)

@@ -1,4 +1,6 @@
 """mixup_data and ManifoldMixupClassifier against the paper's formulas."""
+import functools
+
 import chainer
 import chainer.functions as F
 import chainer.links as L
@@ -8,12 +10,13 @@ from chainer import gradient_check, testing
 from hypothesis import given, settings, strategies as st
 
 from mixup import (
+    LOSSES,
     ManifoldMixupClassifier,
     ManifoldMixupNetwork,
     correct,
-    cross_entropies,
     mixed,
     mixup_data,
+    softmax_binary_cross_entropy,
 )
 
 SHAPES = st.sampled_from([(1, 3), (2, 1), (5, 3, 4, 4), (8, 2, 1, 1), (7,)])
@@ -50,6 +53,14 @@ def softmax_cross_entropy(y, t):
     return np.log(np.exp(y).sum(1)) - y[np.arange(len(t)), t]
 
 
+def binary_cross_entropy(y, label):
+    """The loss of each example in float64 from the definition; the label is a row of shares."""
+    p = np.exp(np.asarray(y, 'd'))
+    p /= p.sum(1, keepdims=True)
+    rest = np.stack([np.delete(p, k, 1).sum(1) for k in range(p.shape[1])], 1)  # 1 - p
+    return -(label * np.log(p) + (1 - label) * np.log(rest)).mean(1)
+
+
 # What lam may be, given a number from 0 to 1, the size of the batch, and a seed.
 LAMS = {
     'float': lambda lam, n, seed: lam,
@@ -57,6 +68,11 @@ LAMS = {
     'array of no axes': lambda lam, n, seed: np.array(lam),
     'one for each example': lambda lam, n, seed: np.random.RandomState(seed).uniform(size=n),
     'variable': lambda lam, n, seed: chainer.Variable(np.random.RandomState(seed).uniform(size=n))}
+
+
+def losses(name):
+    """The criterion of a name, with a value for each example."""
+    return functools.partial(LOSSES[name], reduce='no')
 
 
 def for_each_example(lam, n):
@@ -114,17 +130,18 @@ def test_lam_gets_no_gradient():
     assert lam.grad is None and h.grad is not None
 
 
+@pytest.mark.parametrize('loss', LOSSES)
 @pytest.mark.parametrize('dtype', ['e', 'f', 'd'])
-def test_equal_lams_of_all_examples_give_what_one_lam_gives(dtype):
+def test_equal_lams_of_all_examples_give_what_one_lam_gives(dtype, loss):
     random = np.random.RandomState(0)
     x, t, index = random.normal(size=(5, 3)).astype(dtype), np.arange(5) % 3, random.permutation(5)
     results = []
     for lam in 0.3, np.full(5, 0.3):
         h = chainer.Variable(x)
         mixed_x, t_a, t_b = mixup_data(h, t, lam, index)
-        loss = mixed(cross_entropies, mixed_x, t_a, t_b, lam)
-        loss.backward()
-        results.append((mixed_x.array, loss.array, h.grad,
+        value = mixed(losses(loss), mixed_x, t_a, t_b, lam)
+        value.backward()
+        results.append((mixed_x.array, value.array, h.grad,
                         mixed(correct, mixed_x, t_a, t_b, lam).array))
     for one, other in zip(*results):
         np.testing.assert_array_equal(one, other)
@@ -210,11 +227,54 @@ def test_loss_is_the_lam_weighted_cross_entropy(kind):
 
 
 @pytest.mark.parametrize('kind', LAMS)
-def test_gradient_of_the_loss_is_the_numerical_one(kind):
+def test_bce_is_that_of_softmax_and_mixed_label(kind):
+    x, t = batch()
+    network, lam = Linear(), LAMS[kind](0.3, 6, 0)
+    classifier = ManifoldMixupClassifier(network, criterion=softmax_binary_cross_entropy)
+    loss = classifier(x, t, lam, None, INDEX)
+    y, own = mixed_logits(network, x, lam), np.array(for_each_example(lam, 6))[:, None]
+    label = own * np.eye(3)[t] + (1 - own) * np.eye(3)[t[INDEX]]
+    assert loss.dtype == np.float32 and loss.shape == ()
+    testing.assert_allclose(loss.array, binary_cross_entropy(y, label).mean(), rtol=1e-6)
+
+
+def test_bce_is_pytorchs_of_softmax_and_mixed_label():
+    torch = pytest.importorskip('torch')
+    y, t = np.random.RandomState(1).normal(size=(6, 3)), batch()[1]
+    h = torch.tensor(y, requires_grad=True)
+    expected = torch.nn.functional.binary_cross_entropy(
+        torch.softmax(h, 1), torch.tensor(0.3 * np.eye(3)[t] + 0.7 * np.eye(3)[t[INDEX]]))
+    expected.backward()
+    h_ = chainer.Variable(y)
+    loss = mixed(losses('bce'), h_, t, t[INDEX], 0.3)
+    loss.backward()
+    testing.assert_allclose(loss.array, expected.item(), rtol=1e-12)
+    testing.assert_allclose(h_.grad, h.grad.numpy(), rtol=1e-10)
+
+
+@pytest.mark.parametrize('dtype, rounding', [('e', 1e-3), ('f', 1e-6), ('d', 1e-14)])
+def test_bce_stays_exact_where_a_softmax_rounds_to_1(dtype, rounding):
+    """The label has the largest logit, the second, the smallest; two are alike."""
+    y = np.array([[40, 0, -40], [40, 0, -40], [40, 0, -40], [300, 300, 0]], dtype)
+    h, t = chainer.Variable(y), np.array([0, 1, 2, 1])
+    loss = losses('bce')(h, t)
+    # -log p of the label and -log(1 - p) of the others, without terms below e^-39
+    expected = np.array([0, 40 + 40, 80 + 40, np.log(2) + np.log(2)]) / 3
+    np.testing.assert_allclose(loss.array, expected, rtol=rounding, atol=rounding)
+    loss.grad = np.ones_like(loss.array)
+    loss.backward()
+    expected = np.array([[0, 0, 0], [2, -2, 0], [2, -1, -1], [1, -1, 0]]) / 3
+    assert h.grad.dtype == dtype
+    np.testing.assert_allclose(h.grad, expected, rtol=rounding, atol=rounding)
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('kind', LAMS)
+def test_gradient_of_the_loss_is_the_numerical_one(kind, loss):
     y = np.random.RandomState(0).normal(size=(6, 3))
     t, lam = batch()[1], LAMS[kind](0.3, 6, 0)
     gradient_check.check_backward(
-        lambda y: mixed(cross_entropies, y, t, t[INDEX], lam), y, np.array(1.), dtype='d')
+        lambda y: mixed(losses(loss), y, t, t[INDEX], lam), y, np.array(1.), dtype='d')
 
 
 @pytest.mark.parametrize('kind', LAMS)
@@ -255,6 +315,18 @@ def test_without_mixing_it_is_the_plain_cross_entropy(train, mixup_hidden):
     expected = softmax_cross_entropy(network.fc(x).array, t).mean()
     testing.assert_allclose(loss.array, expected, rtol=1e-6)
     assert network.asked == [(False, None, None)]
+
+
+@pytest.mark.parametrize('loss', LOSSES)
+def test_without_mixing_it_is_the_criterion_bit_for_bit(loss):
+    (x, t), network = batch(), Linear()
+    found = ManifoldMixupClassifier(network, False, criterion=LOSSES[loss])(x, t)
+    np.testing.assert_array_equal(found.array, LOSSES[loss](network.fc(x), t).array)
+    testing.assert_allclose(found.array, F.mean(losses(loss)(network.fc(x), t)).array, rtol=1e-6)
+
+
+def test_the_default_criterion_is_the_softmax_cross_entropy():
+    assert ManifoldMixupClassifier(Linear()).criterion is LOSSES['ce'] is F.softmax_cross_entropy
 
 
 def test_lam_layer_and_index_are_drawn_from_numpys_generator_in_this_order():
