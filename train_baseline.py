@@ -9,7 +9,7 @@ The two scripts differ in the mixup alone.
 import experiment  # isort: skip  # before NumPy: BLAS reads once what engine/environment.py sets
 from chainer import iterators, training
 
-from mixup import ManifoldMixupClassifier
+from mixup import LOSSES, ManifoldMixupClassifier
 from model import ARCHITECTURES
 
 
@@ -27,7 +27,8 @@ def main():
     network = ARCHITECTURES[args.arch](train.n_class, args.stem)
     experiment.load_pretrained(args.pretrained, network)
     streams.seed_global('mixup')
-    model = ManifoldMixupClassifier(network, mixup_hidden=False)
+    model = ManifoldMixupClassifier(
+        network, mixup_hidden=False, criterion=LOSSES[args.loss])
     optimizer = experiment.setup_optimizer(model, args)
 
     # The iterators give indices, the converters turn them into batches of images and labels

@@ -10,7 +10,7 @@ train_baseline.py is the same without the mixup; compare.py compares the runs of
 import experiment  # isort: skip  # before NumPy: BLAS reads once what engine/environment.py sets
 from chainer import iterators, training
 
-from mixup import ManifoldMixupClassifier
+from mixup import LOSSES, ManifoldMixupClassifier
 from model import ARCHITECTURES
 
 
@@ -30,7 +30,7 @@ def main():
     streams.seed_global('mixup')
     model = ManifoldMixupClassifier(
         network, mixup_hidden=True, mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix,
-        lam_per=args.lam_per)
+        lam_per=args.lam_per, criterion=LOSSES[args.loss])
     optimizer = experiment.setup_optimizer(model, args)
 
     # The iterators give indices, the converters turn them into batches of images and labels

@@ -154,6 +154,10 @@ def parse_args(description, method, architectures, argv=None):
     training.add_argument(
         '--batchsize', type=COUNT, help=f'images in a batch ({by_recipe("batchsize")})')
     training.add_argument(
+        '--loss', choices=('ce', 'bce'), default='ce',
+        help="ce: cross-entropy of the softmax; bce: the paper's authors', binary cross-entropy "
+             'of the softmax, averaged over the classes (default: %(default)s)')
+    training.add_argument(
         '--optimizer', choices=OPTIMIZERS,
         help=f'sgd has Nesterov momentum 0.9 ({by_recipe("optimizer")})')
     training.add_argument(

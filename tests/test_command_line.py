@@ -36,6 +36,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--dtype', 'float16'), ['float16', 'float32', 'mixed16']),
     (('--device', 'cpu', '--dtype', 'mixed16'), ['--dtype', 'mixed16', 'float32', 'GPU']),
     (('--stem', 'no-such-stem'), ['no-such-stem', 'imagenet', 'cifar']),
+    (('--loss', 'mse'), ['mse', 'ce', 'bce']),
     (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
     (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),
     (('--augment', 'cutout'), ['cutout', 'blog', 'standard', 'none']),

@@ -318,9 +318,11 @@ def test_without_mixing_it_is_the_plain_cross_entropy(train, mixup_hidden):
 
 
 @pytest.mark.parametrize('loss', LOSSES)
-def test_without_mixing_it_is_the_criterion_bit_for_bit(loss):
+@pytest.mark.parametrize('train', [True, False])
+def test_without_mixing_it_is_the_criterion_bit_for_bit(train, loss):
     (x, t), network = batch(), Linear()
-    found = ManifoldMixupClassifier(network, False, criterion=LOSSES[loss])(x, t)
+    with chainer.using_config('train', train):
+        found = ManifoldMixupClassifier(network, not train, criterion=LOSSES[loss])(x, t)
     np.testing.assert_array_equal(found.array, LOSSES[loss](network.fc(x), t).array)
     testing.assert_allclose(found.array, F.mean(losses(loss)(network.fc(x), t)).array, rtol=1e-6)
 

@@ -19,6 +19,7 @@ import train_baseline
 import train_manifoldmixup
 from experiment import estimate
 from experiment.dataset import load
+from mixup import LOSSES
 from model import ResNet50
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -299,6 +300,16 @@ def test_the_scripts_are_paired_by_seed(images, tmp_path, monkeypatch):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize('loss', LOSSES)
+def test_both_scripts_train_and_evaluate_with_the_loss_that_is_asked_for(
+        images, tmp_path, monkeypatch, loss):
+    for method in SCRIPTS:
+        trainer = trainer_of(method, [*options(images, tmp_path), '--loss', loss], monkeypatch)
+        model = trainer.updater.get_optimizer('main').target
+        assert model.criterion is LOSSES[loss]
+        assert trainer.get_extension('validation').get_target('main') is model
+
+
 def test_the_scripts_differ_in_the_mixup_alone():
     lines = []
     for method in SCRIPTS:
@@ -310,9 +321,11 @@ def test_the_scripts_differ_in_the_mixup_alone():
     assert [line[0] + line[1:].strip() for line in changed] == [
         "-args = experiment.parse_args(__doc__, 'baseline', ARCHITECTURES)",
         "+args = experiment.parse_args(__doc__, 'manifoldmixup', ARCHITECTURES)",
-        '-model = ManifoldMixupClassifier(network, mixup_hidden=False)',
+        '-model = ManifoldMixupClassifier(network, mixup_hidden=False, '
+        'criterion=LOSSES[args.loss])',
         '+model = ManifoldMixupClassifier(network, mixup_hidden=True, '
-        'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix, lam_per=args.lam_per)']
+        'mixup_alpha=args.mixup_alpha, layer_mix=args.layer_mix, lam_per=args.lam_per, '
+        'criterion=LOSSES[args.loss])']
 
 
 def test_an_estimate_writes_nothing(images, tmp_path, capsys, monkeypatch):
