@@ -159,7 +159,8 @@ def parse_args(description, method, architectures, argv=None):
              'of the softmax, averaged over the classes (default: %(default)s)')
     training.add_argument(
         '--optimizer', choices=OPTIMIZERS,
-        help=f'sgd has Nesterov momentum 0.9 ({by_recipe("optimizer")})')
+        help='sgd has Nesterov momentum 0.9, momentum the classical one, also 0.9 '
+             f'({by_recipe("optimizer")})')
     training.add_argument(
         '--learnrate', type=RATE, help='default: ' + ', '.join(
             f'{rate} ({name})' for name, rate in OPTIMIZERS.items()))
@@ -168,8 +169,12 @@ def parse_args(description, method, architectures, argv=None):
         help=f'on every parameter but those of BN ({by_recipe("weight_decay")})')
     training.add_argument(
         '--schedule', choices=SCHEDULES,
-        help='cosine: learning rate down to 0; step: divided by 10 after 1/2 and 3/4 of the '
-             f'epochs ({by_recipe("schedule")})')
+        help='linear, cosine: learning rate down to 0; step: divided by 10 after 1/2 and 3/4 of '
+             f'the epochs that follow the warm-up; step-thirds: after 1/3 and 2/3 '
+             f'({by_recipe("schedule")})')
+    training.add_argument(
+        '--warmup', type=NOT_NEGATIVE, default=0., metavar='EPOCHS',
+        help='first the learning rate rises linearly over so many epochs (default: %(default)s)')
     training.add_argument(
         '--seed', type=SEED, default=0,
         help='of weights, data order, augmentation and mixup (default: %(default)s)')
@@ -230,6 +235,9 @@ def fill_in(args):
     if args.out is None:
         dataset = os.path.basename(os.path.abspath(args.dataset)).lstrip('.') or 'data'
         args.out = f'runs/{dataset}-{args.recipe}-{args.method}-{args.seed}'
+    if args.warmup >= args.epoch:
+        raise Invalid(f'--warmup: given {args.warmup:g}, valid: from 0 to less than the '
+                      f'{args.epoch} of --epoch')
     if not args.out:
         raise Invalid('--out: given an empty name, valid: that of a directory')
 

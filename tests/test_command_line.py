@@ -38,7 +38,10 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--stem', 'no-such-stem'), ['no-such-stem', 'imagenet', 'cifar']),
     (('--loss', 'mse'), ['mse', 'ce', 'bce']),
     (('--optimizer', 'lamb'), ['lamb', 'adam', 'sgd']),
-    (('--schedule', 'linear'), ['linear', 'cosine', 'step', 'constant']),
+    (('--schedule', 'root'), ['root', 'linear', 'cosine', 'step', 'step-thirds', 'constant']),
+    (('--warmup', '-1'), ['-1', 'from 0']),
+    (('--warmup', 'nan'), ['nan', 'from 0']),
+    (('--epoch', '5', '--warmup', '5'), ['--warmup: given 5', 'less than the 5 of --epoch']),
     (('--augment', 'cutout'), ['cutout', 'blog', 'standard', 'none']),
     (('--normalize', 'whiten'), ['whiten', 'unit', 'standard', 'caffe']),
     (('--layer-mix', '0,6'), ['6', '0 to 5', 'resnet50']),
@@ -366,10 +369,9 @@ def test_help_names_every_default(capsys, monkeypatch):
         train_manifoldmixup.main()
     text = ' '.join(capsys.readouterr().out.split())
     for option in ('dataset', 'data-archive', 'train-size', 'validate-on', 'arch', 'stem',
-                   'pretrained', 'recipe', 'epoch',
-                   'batchsize', 'optimizer', 'learnrate', 'weight-decay', 'schedule', 'augment',
-                   'seed', 'device', 'out', 'resume', 'snapshot-every', 'mixup-alpha',
-                   'lam-per', 'layer-mix', 'engine'):
+                   'pretrained', 'recipe', 'epoch', 'batchsize', 'loss', 'optimizer', 'learnrate',
+                   'weight-decay', 'schedule', 'warmup', 'augment', 'seed', 'device', 'out',
+                   'resume', 'snapshot-every', 'mixup-alpha', 'lam-per', 'layer-mix', 'engine'):
         assert f'--{option}' in text
     assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
 

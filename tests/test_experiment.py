@@ -20,7 +20,7 @@ from experiment.optimizer import LearningRate
 def arguments(**changes):
     return argparse.Namespace(**{
         'optimizer': 'sgd', 'learnrate': 0.1, 'weight_decay': 0., 'schedule': 'constant',
-        'epoch': 10, 'dtype': 'float32', **changes})
+        'warmup': 0., 'epoch': 10, 'dtype': 'float32', **changes})
 
 
 @pytest.mark.parametrize('batchsize', [1, 3, 4, 7, 10, 13])
@@ -77,16 +77,17 @@ def updated(args, gradients):
 
 
 @pytest.mark.parametrize('decay', [0., 0.3])
-def test_sgd_is_nesterovs_with_decay_on_all_but_bn(decay):
+@pytest.mark.parametrize('optimizer, nesterov', [('sgd', True), ('momentum', False)])
+def test_sgd_has_momentum_and_decay_on_all_but_bn(optimizer, nesterov, decay):
     gradients = 0.5, -0.2, 0.7
-    before, after = updated(arguments(weight_decay=decay), gradients)
+    before, after = updated(arguments(optimizer=optimizer, weight_decay=decay), gradients)
     for name, p in before.items():
         own = 0 if name in ('/bn/gamma', '/bn/beta') else decay
         velocity = np.zeros_like(p)
-        for gradient in gradients:  # Sutskever's form, as torch.optim.SGD(nesterov=True)
+        for gradient in gradients:  # Sutskever's form, as torch.optim.SGD(nesterov=...)
             g = gradient + own * p
             velocity = 0.9 * velocity + g
-            p = p - 0.1 * (g + 0.9 * velocity)
+            p = p - 0.1 * (g + 0.9 * velocity if nesterov else velocity)
         np.testing.assert_allclose(after[name], p, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -111,6 +112,9 @@ def learning_rates(**changes):
     class Updater(chainer.training.updaters.StandardUpdater):
         def update_core(self):
             used.append(optimizer.alpha if args.optimizer == 'adam' else optimizer.lr)
+            resumed = LearningRate(args)
+            resumed.initialize(trainer)
+            assert resumed.lr == used[-1]
             self.get_iterator('main').next()
     iterator = chainer.iterators.SerialIterator(range(4), 2)
     trainer = chainer.training.Trainer(Updater(iterator, optimizer), (10, 'epoch'), out='/nowhere')
@@ -134,10 +138,29 @@ def learning_rates(**changes):
 def test_schedules_set_the_rate_of_each_iteration(optimizer):
     progress = np.arange(20) / 20
     for schedule, expected in (('constant', np.ones(20)),
+                               ('linear', 1 - progress),
                                ('cosine', np.cos(np.pi * progress) / 2 + 0.5),
-                               ('step', np.repeat([1, 0.1, 0.01], [10, 5, 5]))):
+                               ('step', np.repeat([1, 0.1, 0.01], [10, 5, 5])),
+                               ('step-thirds', np.repeat([1, 0.1, 0.01], [7, 7, 6]))):
         rates = learning_rates(optimizer=optimizer, schedule=schedule, learnrate=0.1)
         np.testing.assert_allclose(rates, 0.1 * expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize('optimizer', ['momentum', 'adam'])
+@pytest.mark.parametrize('warmup, rising', [  # 2 iterations an epoch
+    (3., [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]), (1.25, [1 / 2.5, 2 / 2.5]), (.25, [])])
+def test_a_warm_up_rises_by_the_same_amount_in_each_iteration_to_the_full_rate(
+        optimizer, warmup, rising):
+    rates = learning_rates(optimizer=optimizer, warmup=warmup, learnrate=0.1) / 0.1
+    np.testing.assert_allclose(rates, rising + [1] * (20 - len(rising)), rtol=1e-12)
+
+
+def test_after_a_warm_up_the_schedule_spans_the_epochs_that_are_left():
+    left = np.arange(16) / 16  # of 20 iterations
+    for schedule, expected in (('linear', 1 - left), ('cosine', np.cos(np.pi * left) / 2 + 0.5),
+                               ('step', np.repeat([1, 0.1, 0.01], [8, 4, 4]))):
+        rates = learning_rates(warmup=2., schedule=schedule) / 0.1
+        np.testing.assert_allclose(rates, [.25, .5, .75, 1, *expected], rtol=1e-12)
 
 
 def draws(streams):
