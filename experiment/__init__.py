@@ -5,6 +5,7 @@ First of all
 
 Before the training
     options         the command line: every option once, with its default
+    recipes         the defaults that --recipe decides
     errors          one line on stderr for what is invalid or refused by the system
     memory          how much of it is free
     device          which device, and whether it works

@@ -10,17 +10,7 @@ from experiment.computation import DTYPES
 from experiment.dataset import NAMES
 from experiment.errors import Invalid
 from experiment.optimizer import OPTIMIZERS, SCHEDULES
-
-# What --recipe decides where the option itself is not given.
-RECIPES = {
-    'blog': {
-        'epoch': 300, 'batchsize': 256, 'optimizer': 'adam', 'weight_decay': 0.,
-        'schedule': 'constant', 'augment': 'blog', 'stem': 'imagenet'},
-    'standard': {
-        'epoch': 200, 'batchsize': 128, 'optimizer': 'sgd', 'weight_decay': 1e-4,
-        'schedule': 'cosine', 'augment': 'standard', 'stem': 'cifar'},
-}
-
+from experiment.recipes import RECIPES, described, values
 
 DocstringHelp = argparse.RawDescriptionHelpFormatter  # keeps the lines of a docstring
 
@@ -80,8 +70,7 @@ def parse_args(description, method, architectures, argv=None):
         Invalid: If an option is unknown or its value not valid.
     """
     def by_recipe(name):
-        return 'default: ' + ', '.join(
-            f'{values[name]} ({recipe})' for recipe, values in RECIPES.items())
+        return f'default: {described(name)}'
 
     parser = Parser(description=description, allow_abbrev=False, formatter_class=DocstringHelp)
 
@@ -121,11 +110,11 @@ def parse_args(description, method, architectures, argv=None):
 
     network = parser.add_argument_group('network')
     network.add_argument(
-        '--arch', choices=architectures, default='resnet50', help='(default: %(default)s)')
+        '--arch', choices=architectures, help=f'({by_recipe("arch")})')
     network.add_argument(
         '--stem', metavar='imagenet|cifar',
         help='imagenet: 7x7 convolution with stride 2 and pooling; cifar: 3x3 convolution '
-             f'({by_recipe("stem")})')
+             f'({by_recipe("stem")}; the first that the network has where it lacks that)')
     network.add_argument(
         '--pretrained', metavar='FILE.npz',
         help="initial weights: Chainer's ResNet-50-model.npz, or the model.npz of a run, whose "
@@ -134,8 +123,8 @@ def parse_args(description, method, architectures, argv=None):
     if method == 'manifoldmixup':
         mixup = parser.add_argument_group('mixup')
         mixup.add_argument(
-            '--mixup-alpha', type=ALPHA, default=0.2, metavar='ALPHA',
-            help='lam ~ Beta(ALPHA, ALPHA); 0: no mixing (default: %(default)s)')
+            '--mixup-alpha', type=ALPHA, metavar='ALPHA',
+            help=f'lam ~ Beta(ALPHA, ALPHA); 0: no mixing ({by_recipe("mixup_alpha")})')
         mixup.add_argument(
             '--lam-per', choices=('batch', 'example'), default='batch',
             help='whether one lam is drawn for each batch or for each example '
@@ -143,12 +132,14 @@ def parse_args(description, method, architectures, argv=None):
         mixup.add_argument(
             '--layer-mix', type=layer_set, metavar='LAYERS',
             help='layers of which one is drawn to mix each batch, such as 0,1,2; 0 alone is '
-                 'input mixup (default: all)')
+                 f'input mixup ({by_recipe("layer_mix")})')
 
     training = parser.add_argument_group('training')
     training.add_argument(
         '--recipe', choices=RECIPES, default='blog',
-        help='which default to take of options that name two (default: %(default)s)')
+        help="blog: the blog post's run; standard: what is usual for CIFAR; paper: the paper's "
+             'run; fast: 30 epochs in one cycle of the learning rate; decides which default to '
+             'take of options that name several (default: %(default)s)')
     training.add_argument(
         '--epoch', type=COUNT, help=f'sweeps over the training set ({by_recipe("epoch")})')
     training.add_argument(
@@ -173,8 +164,9 @@ def parse_args(description, method, architectures, argv=None):
              f'the epochs that follow the warm-up; step-thirds: after 1/3 and 2/3 '
              f'({by_recipe("schedule")})')
     training.add_argument(
-        '--warmup', type=NOT_NEGATIVE, default=0., metavar='EPOCHS',
-        help='first the learning rate rises linearly over so many epochs (default: %(default)s)')
+        '--warmup', type=NOT_NEGATIVE, metavar='EPOCHS',
+        help='first the learning rate rises linearly over so many epochs '
+             f'({by_recipe("warmup")}, but at most half of --epoch)')
     training.add_argument(
         '--seed', type=SEED, default=0,
         help='of weights, data order, augmentation and mixup (default: %(default)s)')
@@ -215,18 +207,23 @@ def parse_args(description, method, architectures, argv=None):
         help='print how long that many such runs would take, and stop')
 
     args = parser.parse_args(argv)
-    args.defaults = parser.parse_args(['--recipe', args.recipe])
-    for each in args, args.defaults:
-        each.method = method
-        fill_in(each)
+    args.method = method
+    fill_in(args, architectures)
     check_network(args, architectures[args.arch])
     return args
 
 
-def fill_in(args):
+def fill_in(args, architectures):
     """Give the options that depend on others their defaults."""
-    for name, value in RECIPES[args.recipe].items():
-        if getattr(args, name) is None:
+    args.arch = args.arch or RECIPES[args.recipe]['arch']
+    defaults = values(args.recipe, args.arch)
+    stems = architectures[args.arch].stems
+    if defaults['stem'] not in stems:
+        defaults['stem'] = stems[0]
+    args.epoch = args.epoch or defaults['epoch']
+    defaults['warmup'] = min(defaults['warmup'], args.epoch / 2)
+    for name, value in defaults.items():
+        if name in args and getattr(args, name) is None:  # the baseline has no options of the mixup
             setattr(args, name, value)
     if args.learnrate is None:
         args.learnrate = OPTIMIZERS[args.optimizer]

@@ -2,6 +2,7 @@
 import json
 import os
 import pickle
+import types
 import zipfile
 
 import chainer
@@ -14,6 +15,7 @@ import train_baseline
 import train_manifoldmixup
 from experiment.model_files import save_npz
 from experiment.options import parse_args
+from experiment.recipes import RECIPES, text
 from model import ARCHITECTURES, BaseResNet50
 
 
@@ -30,7 +32,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
 
 @pytest.mark.parametrize('arguments, named', [
     (('--dataset', 'no-such-set'), ['no-such-set', 'cifar10', 'digits']),
-    (('--recipe', 'paper'), ['paper', 'blog', 'standard']),
+    (('--recipe', 'thesis'), ['thesis', 'blog', 'standard', 'paper', 'fast']),
     (('--arch', 'no-such-net'), ['no-such-net', 'resnet50']),
     (('--engine', 'warp'), ['warp', 'fast', 'stock']),
     (('--dtype', 'float16'), ['float16', 'float32', 'mixed16']),
@@ -373,7 +375,9 @@ def test_help_names_every_default(capsys, monkeypatch):
                    'weight-decay', 'schedule', 'warmup', 'augment', 'seed', 'device', 'out',
                    'resume', 'snapshot-every', 'mixup-alpha', 'lam-per', 'layer-mix', 'engine'):
         assert f'--{option}' in text
-    assert '300 (blog), 200 (standard)' in text and '(default: 0.2)' in text
+    assert 'default: 300 (blog), 200 (standard), 1200 (paper), 30 (fast), 400 (paper with ' in text
+    assert '(default: 0.2 (blog, standard, fast), 2.0 (paper))' in text
+    assert '(default: all (blog, standard, fast), 0,2,3 (paper), 0,2 (paper with wrn' in text
 
 
 def test_the_default_recipe_is_that_of_the_blog_post():
@@ -392,15 +396,72 @@ def test_pairs_hands_options_of_the_mixup_to_its_script_alone():
     assert options == {'baseline': ['--epoch', '3'], 'manifoldmixup': ['--epoch', '3', *mixup]}
 
 
+# What the recipes name, whichever of them there are
+NETWORKS = {name: types.SimpleNamespace(layers=range(n_layer), stems=('cifar',))
+            for name, n_layer in (('preactresnet18', 6), ('wrn28-10', 5))} | ARCHITECTURES
+
+
+def by_recipe(recipe, *arguments, method='baseline'):
+    return parse_args('', method, NETWORKS, ['--recipe', recipe, '--out', 'none', *arguments])
+
+
 def test_the_standard_recipe_is_sgd_with_weight_decay():
-    args = parse_args('', 'baseline', ARCHITECTURES, ['--recipe', 'standard', '--out', 'none'])
+    args = by_recipe('standard')
     assert (args.optimizer, args.learnrate, args.weight_decay) == ('sgd', 0.1, 1e-4)
     assert (args.augment, args.normalize, args.stem) == ('standard', 'standard', 'cifar')
-    assert args.schedule == 'cosine'
+    assert (args.schedule, args.warmup) == ('cosine', 5)
+
+
+def test_the_papers_recipe_is_that_of_its_preactresnets():
+    args = by_recipe('paper', method='manifoldmixup')
+    assert (args.arch, args.epoch, args.batchsize) == ('preactresnet18', 1200, 100)
+    assert (args.optimizer, args.learnrate, args.weight_decay) == ('momentum', 0.1, 1e-4)
+    assert (args.schedule, args.warmup, args.loss) == ('step-thirds', 0, 'ce')
+    assert (args.augment, args.normalize, args.stem) == ('standard', 'standard', 'cifar')
+    assert (args.mixup_alpha, args.layer_mix) == (2, [0, 2, 3])
+
+
+def test_the_papers_recipe_has_values_of_its_own_for_a_wide_resnet():
+    preact, wide = (vars(by_recipe('paper', '--arch', arch, method='manifoldmixup'))
+                    for arch in ('preactresnet18', 'wrn28-10'))
+    assert {name: wide[name] for name in wide if wide[name] != preact[name]} == {
+        'arch': 'wrn28-10', 'epoch': 400, 'schedule': 'step', 'layer_mix': [0, 2]}
+    given = by_recipe('paper', '--arch', 'wrn28-10', '--epoch', '7', '--layer-mix', '1',
+                      '--schedule', 'cosine', method='manifoldmixup')
+    assert (given.epoch, given.layer_mix, given.schedule) == (7, [1], 'cosine')
+
+
+def test_the_fast_recipe_is_one_cycle_of_30_epochs():
+    args = by_recipe('fast')
+    assert (args.arch, args.epoch, args.batchsize) == ('preactresnet18', 30, 128)
+    assert (args.optimizer, args.learnrate, args.weight_decay) == ('sgd', 0.1, 5e-4)
+    assert (args.schedule, args.warmup, args.augment) == ('linear', 6, 'standard')
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_every_value_of_a_recipe_can_be_given_on_the_command_line(recipe):
+    args = by_recipe(recipe, method='manifoldmixup')
+    given = [f'--{name.replace("_", "-")}={text(getattr(args, name))}' for name in RECIPES[recipe]]
+    for other in RECIPES:
+        again = by_recipe(other, *given, method='manifoldmixup')
+        assert vars(again) == {**vars(args), 'recipe': other}
+
+
+def test_a_network_without_the_recipes_stem_takes_its_own_first_one():
+    assert by_recipe('blog', '--arch', 'wrn28-10').stem == 'cifar'
+    assert by_recipe('blog').stem == 'imagenet'
+    with pytest.raises(experiment.errors.Invalid, match="--stem: given 'imagenet', valid: cifar, "):
+        by_recipe('blog', '--arch', 'wrn28-10', '--stem', 'imagenet')
+
+
+@pytest.mark.parametrize('epoch, warmup', [('1', .5), ('9', 4.5), ('10', 5), ('300', 5)])
+def test_a_recipes_warm_up_is_at_most_half_of_the_training(epoch, warmup):
+    assert by_recipe('standard', '--epoch', epoch).warmup == warmup
+    assert by_recipe('standard', '--epoch', epoch, '--warmup', '.9').warmup == .9
 
 
 def test_an_option_given_wins_over_its_recipe():
-    args = parse_args('', 'baseline', ARCHITECTURES,
-                      ['--recipe', 'standard', '--stem', 'imagenet', '--weight-decay', '0',
-                       '--optimizer', 'adam', '--out', 'none'])
-    assert (args.stem, args.weight_decay, args.learnrate) == ('imagenet', 0, 0.001)
+    args = by_recipe('standard', '--stem', 'imagenet', '--weight-decay', '0', '--optimizer', 'adam',
+                     '--warmup', '0')
+    assert (args.stem, args.weight_decay, args.warmup) == ('imagenet', 0, 0)
+    assert args.learnrate == 0.001

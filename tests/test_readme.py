@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from experiment.optimizer import OPTIMIZERS
-from experiment.options import RECIPES
+from experiment.recipes import RECIPES, text
 from experiment.supported_python import NEWEST, OLDEST
 from mixup import ManifoldMixupClassifier
 from tests.test_layout import RULES
@@ -208,10 +208,17 @@ def test_the_front_page_is_short():
 # Defaults of the recipes
 
 def values(cell):
-    """The leading value of each item of a cell: a float, or what stands in backticks."""
-    cell = re.sub(r'\([^)]*\)|（[^）]*）|\[[^\]]*\]', '', cell)
-    found = [re.match(r'`([^`]+)`|([\d.e-]+)', item.strip()) for item in cell.split(',')]
-    return [match[1] or float(match[2]) for match in found if match]
+    """What stands in backticks or begins an item of a cell; numbers as floats."""
+    cell = re.sub(r'\([^)]*\)|（[^）]*）|\[[^\]]*\]', '', cell).strip()
+    found = re.findall(r'`([^`]+)`|(?:^|, )([\w.-]+)', cell)
+    return [quoted or number(word) for quoted, word in found]
+
+
+def number(word):
+    """A word as a float, if it is one."""
+    with contextlib.suppress(ValueError):
+        return float(word)
+    return word
 
 
 @pytest.mark.parametrize('document', FRONT_PAGES)
@@ -235,13 +242,13 @@ def default(recipe, name):
         return OPTIMIZERS[chosen['optimizer']]
     if name == 'normalize':
         return 'standard' if chosen['augment'] == 'standard' else 'unit'
-    return chosen[name]
+    return number(text(chosen[name]))
 
 
 @pytest.mark.parametrize('document', FRONT_PAGES)
 def test_defaults_of_the_mixup_are_those_of_the_options(document):
-    text = help_of('train_manifoldmixup.py').partition('mixup: ')[2]
-    alpha, lam_per = (re.search(rf'{option} .*?\(default: ([^)]*)\)', text)[1]
+    mixup = help_of('train_manifoldmixup.py').partition('mixup: ')[2]
+    alpha, lam_per = (re.search(rf'{option} .*?\(default: ([^) ]*)', mixup)[1]
                       for option in ('--mixup-alpha', '--lam-per'))
     assert re.search(rf'`--mixup-alpha`[ （(]+{re.escape(alpha)}[)）]', read(document))
     assert re.search(rf'`--lam-per`[ （(]+`{lam_per}`', read(document))

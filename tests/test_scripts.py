@@ -261,8 +261,8 @@ def test_ctrl_c_in_another_process_ends_with_a_snapshot(images, tmp_path):
 @pytest.mark.parametrize('method', SCRIPTS)
 def test_the_standard_recipe_trains_on_an_archive_of_cifar10(cifar10_archive, tmp_path, method):
     process = run(f'train_{method}.py', '--data-archive', cifar10_archive(tmp_path / 'a.tar.gz', 4),
-                  '--recipe', 'standard', '--epoch', '1', '--batchsize', '4', '--device', 'cpu',
-                  '--out', str(tmp_path / 'out'))
+                  '--recipe', 'standard', '--epoch', '1', '--warmup', '0', '--batchsize', '4',
+                  '--device', 'cpu', '--out', str(tmp_path / 'out'))
     assert process.returncode == 0, process.stderr
     assert 'another checksum' in process.stderr and process.stderr.count('\n') == 1
     entry, = read_log(tmp_path / 'out')
