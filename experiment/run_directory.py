@@ -24,6 +24,10 @@ except ImportError:  # Windows
 # Options that may change when a run is resumed: they alter what it computes by rounding at most.
 FREE = 'autotune', 'device', 'engine', 'graph', 'out', 'snapshot_every'
 
+# Options that not every record has, and what was done before there was a choice
+EARLIER = {'lam_per': 'batch', 'loss': 'ce', 'train_size': None, 'validate_on': 'test',
+           'warmup': 0.}
+
 FILES = 'run.json', 'log', 'model.npz', 'model_best.npz', 'loss.png', 'accuracy.png'
 
 PACKAGES = ('chainer', 'chainercv', 'numpy', 'scipy', 'scikit-learn', 'Pillow', 'cupy-cuda12x',
@@ -130,9 +134,9 @@ def check(args):
 def check_same_run(args):
     """Raise Invalid unless ``--out`` holds a run of the same options, as far as they count."""
     record = read_record(args)
-    # An option that the record lacks had its default, before there was a choice.
-    before = {'method': record['method'], **options(args.defaults), **record['options']}
     now = {'method': args.method, **options(args)}
+    earlier = {name: value for name, value in EARLIER.items() if name in now}
+    before = {'method': record['method'], **earlier, **record['options']}
     # A longer run is the same run as long as no schedule is stretched to the new length.
     longer = now['schedule'] == 'constant' and now['epoch'] >= before.get('epoch', 0)
     free = FREE + ('epoch',) * longer

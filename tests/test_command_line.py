@@ -193,6 +193,14 @@ def test_a_finished_run_with_a_damaged_log_is_not_trained_again(capsys, monkeypa
     assert (tmp_path / 'model.npz').read_text() == 'kept'
 
 
+def test_a_record_without_an_option_of_today_is_refused(capsys, monkeypatch, tmp_path):
+    record = json.loads((resumable(tmp_path) / 'run.json').read_text())
+    del record['options']['dtype']
+    (tmp_path / 'run.json').write_text(json.dumps(record))
+    message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out', tmp_path)
+    assert 'dtype = None, given float32' in message
+
+
 @pytest.mark.parametrize('content', [b'', b'not a zip', b'PK\x03\x04damaged'])
 def test_a_damaged_snapshot_is_refused(capsys, monkeypatch, tmp_path, content):
     (resumable(tmp_path) / 'snapshot_iter_5').write_bytes(content)

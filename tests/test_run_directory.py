@@ -212,11 +212,11 @@ def test_of_a_record_without_data_the_names_count(tmp_path):
 @pytest.mark.parametrize('given, named', [
     ((), None), (('--train-size', '100'), 'train_size = None, given 100'),
     (('--validate-on', 'rest'), 'validate_on = test, given rest'),
-    (('--lam-per', 'example'), 'lam_per = batch, given example'),
-    (('--stem', 'cifar'), 'stem = imagenet, given cifar')])
-def test_an_option_that_a_record_lacks_had_its_default(tmp_path, given, named):
+    (('--warmup', '5'), 'warmup = 0.0, given 5.0'), (('--loss', 'bce'), 'loss = ce, given bce'),
+    (('--lam-per', 'example'), 'lam_per = batch, given example')])
+def test_a_run_older_than_an_option_did_without(tmp_path, given, named):
     record = json.loads((resumable(tmp_path) / 'run.json').read_text())
-    for name in 'train_size', 'validate_on', 'lam_per', 'stem', 'dtype':
+    for name in run_directory.EARLIER:
         del record['options'][name]
     (tmp_path / 'run.json').write_text(json.dumps(record))
     args = parse_args('', 'manifoldmixup', ARCHITECTURES, [
@@ -226,6 +226,18 @@ def test_an_option_that_a_record_lacks_had_its_default(tmp_path, given, named):
     else:
         with pytest.raises(Invalid, match=named):
             run_directory.check(args)
+
+
+def test_a_run_older_than_the_warm_up_of_its_recipe_had_none(tmp_path):
+    options = ['--dataset', 'digits', '--recipe', 'standard', '--resume', '--out', str(tmp_path)]
+    args = parse_args('', 'manifoldmixup', ARCHITECTURES, [*options, '--warmup', '0'])
+    resumable(tmp_path, **run_directory.options(args))
+    record = json.loads((tmp_path / 'run.json').read_text())
+    del record['options']['warmup']
+    (tmp_path / 'run.json').write_text(json.dumps(record))
+    with pytest.raises(Invalid, match='warmup = 0.0, given 5.0'):
+        run_directory.check(parse_args('', 'manifoldmixup', ARCHITECTURES, options))
+    run_directory.check(args)
 
 
 def test_the_folder_of_validation_may_lie_elsewhere_where_data_are_recorded(tmp_path):
