@@ -16,6 +16,10 @@ import scipy.stats
 from matplotlib import colors, font_manager, image
 
 import compare
+from comparison.picture import COLOURS
+from comparison.records import SCRIPTS
+from comparison.runs import method_name, seconds_per_epoch
+from comparison.statistics import paired_difference
 
 SCRIPT = Path(compare.__file__)
 OPTIONS = {
@@ -167,7 +171,7 @@ def test_the_paired_interval_is_that_of_scipy(three_pairs, capsys):
 
 def test_the_interval_of_numbers_worked_by_hand():
     # Differences 1, 2, 3: mean 2, std 1; t(0.975; 2) = 4.302653, so 2 ± 4.302653 / sqrt(3).
-    result = compare.paired_difference([10, 20, 30], [11, 22, 33])
+    result = paired_difference([10, 20, 30], [11, 22, 33])
     assert (result['mean'], result['std']) == (2, 1)
     assert result['interval_95'] == pytest.approx([-0.484138, 4.484138], abs=1e-6)
 
@@ -219,7 +223,7 @@ def test_the_verdict_in_words(tmp_path, capsys, mixup, said):
     ([10, 4], 4),
 ])
 def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
-    assert compare.seconds_per_epoch(elapsed) == seconds
+    assert seconds_per_epoch(elapsed) == seconds
 
 
 # What is compared with what
@@ -234,10 +238,10 @@ def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
 ])
 def test_a_row_is_named_by_alpha_and_layers(alpha, layers, name):
     options = {'mixup_alpha': alpha, 'lam_per': 'batch', 'layer_mix': layers}
-    assert compare.method_name('manifoldmixup', options) == name
+    assert method_name('manifoldmixup', options) == name
     options['lam_per'] = 'example'
     alpha = name.split(',')[0]
-    assert compare.method_name('manifoldmixup', options) == name.replace(
+    assert method_name('manifoldmixup', options) == name.replace(
         alpha, f'{alpha}, one lam per example')
 
 
@@ -593,7 +597,7 @@ def test_the_plot_shows_a_curve_for_each_row_in_each_panel(tmp_path, capsys):
     middle, centre = picture.shape[0] // 2, picture.shape[1] // 2
     panels = [picture[:middle, :centre], picture[:middle, centre:], picture[middle:, :centre]]
     for panel in panels:
-        assert all(has_colour(panel, colour) for colour in compare.COLOURS[:3])
+        assert all(has_colour(panel, colour) for colour in COLOURS[:3])
     assert (picture[middle:, centre:, :3] > 0.99).all()  # no fourth group
 
 
@@ -614,7 +618,7 @@ def test_the_plot_holds_mean_band_and_last_value_with_names_and_units(three_pair
 
 
 def test_one_epoch_of_equal_runs_and_a_title_like_a_formula_can_be_drawn(tmp_path):
-    for method in compare.SCRIPTS:
+    for method in SCRIPTS:
         make_run(tmp_path / method, method, None, accuracies=[0.1], epoch=1, dataset='$a_$b^$')
     compare.main([str(tmp_path)])
     assert (tmp_path / 'comparison.png').stat().st_size > 5000

@@ -1,0 +1,67 @@
+"""The comparison as text: a heading, a table and sentences for each group."""
+from comparison.errors import plain
+from comparison.pairing import in_words
+from comparison.records import DATA
+
+NOTES = """\
+Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.
+The difference is mixup − baseline in percentage points, paired by seed; its 95 % interval is
+Student's t with one degree of freedom fewer than pairs, for each row by itself.
+best*: best epoch, chosen on the test data; it flatters every row, so no verdict rests on it."""
+
+
+def title(setting, settings, longest=None):
+    """The heading of a group, and its differences from the others: 'dataset cifar10, arch …'.
+
+    Of values that have more than `longest` characters the end is shown.
+    """
+    parts = []
+    for option in {option: None for each in settings for option in each}:  # all of them, in order
+        # Other names tell other data apart.
+        values = {str(each.get(option, 'not recorded')) for each in settings
+                  if option not in DATA or each['dataset'] == setting['dataset']}
+        if option in ('dataset', 'arch', 'epoch') or len(values) > 1:
+            value = in_words(setting, option)
+            if longest and len(value) > longest:
+                value = '…' + value[1 - longest:]
+            if option in DATA and option in setting:
+                value += f' ({setting[option]["sha256"][:8]})'
+            parts.append(f'{option} {value}')
+    return plain(', '.join(parts))
+
+
+def plus_minus(value):
+    """'78.29 ± 0.21', or '78.29' for a single seed."""
+    return f'{value["mean"]:.2f}' + ('' if value['std'] is None else f' ± {value["std"]:.2f}')
+
+
+def table(rows):
+    """The rows as a markdown table with aligned columns."""
+    cells = [('method', 'seeds', 'accuracy %', 'error %', 'difference [95 % interval]',
+              'best* accuracy %', 'best* error %', 's/epoch')]
+    for row in rows:
+        shown = '–'
+        if difference := row.get('difference'):
+            interval = difference['interval_95']
+            shown = f'{difference["mean"]:+.2f} ' + (
+                '[one pair: none]' if interval is None else '[{:+.2f}, {:+.2f}]'.format(*interval))
+        cells.append((row['name'], str(len(row['runs'])), plus_minus(row['accuracy_last_epoch']),
+                      plus_minus(row['error_last_epoch']), shown,
+                      plus_minus(row['accuracy_best_epoch_chosen_on_test_data']),
+                      plus_minus(row['error_best_epoch_chosen_on_test_data']),
+                      f'{row["seconds_per_epoch"]["mean"]:.1f}'))
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    cells.insert(1, ['-' * width for width in widths])
+    return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in cells)
+
+
+def report(summaries, left_out):
+    """The whole comparison as markdown."""
+    settings = [summary['setting'] for summary in summaries]
+    parts = ['# Comparison']
+    for summary in summaries:
+        parts += [f'## {title(summary["setting"], settings)}', table(summary['rows'])]
+        parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
+        parts += [plain(f'Caution: {sentence}') for sentence in summary['cautions']]
+    parts += [plain(f'Left out: {directory}, {why}') for directory, why in left_out.items()]
+    return '\n\n'.join(parts + [NOTES]) + '\n'
