@@ -8,6 +8,10 @@ from comparison.errors import Invalid
 
 SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixup.py'}
 DATA = {'training data': 'train', 'test data': 'test'}  # they count as options do
+# Options that older records lack, each with what was done before there was a choice.
+DEFAULTS = {
+    'lam_per': 'batch', 'train_size': None, 'validate_on': 'test', 'warmup': 0, 'loss': 'ce',
+    'label_smoothing': 0}
 
 
 def is_number(value, kind=(int, float)):
@@ -70,13 +74,17 @@ def read_record(path):
         'starts': (is_starts, 'a list of commit, device and versions')})
     if 'data' in record:  # older records lack it
         check(path, record, {'data': (is_data, 'a record of images and sha256 for train and test')})
-    check(path, record['options'], {
+    options = record['options']
+    for option, default in DEFAULTS.items():
+        if options.get(option, default) == default:
+            options[option] = default  # of 0 and 0.0 the same one
+    check(path, options, {
         'dataset': (lambda name: isinstance(name, str), 'a name'),
         'seed': (lambda seed: is_number(seed, int), 'an integer'),
-        'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer')})
+        'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer'),
+        'validate_on': (lambda on: isinstance(on, str), 'test, rest or a directory')})
     if record['method'] == 'manifoldmixup':
-        record['options'].setdefault('lam_per', 'batch')  # as before there was a choice
-        check(path, record['options'], {
+        check(path, options, {
             'mixup_alpha': (is_number, 'a number'),
             'lam_per': (lambda per: per in ('batch', 'example'), 'batch or example'),
             'layer_mix': (is_layers, 'a list of integers')})

@@ -7,7 +7,11 @@ NOTES = """\
 Accuracy, error and difference are those of the last epoch; mean ± standard deviation over seeds.
 The difference is mixup − baseline in percentage points, paired by seed; its 95 % interval is
 Student's t with one degree of freedom fewer than pairs, for each row by itself.
-best*: best epoch, chosen on the test data; it flatters every row, so no verdict rests on it."""
+best*: best epoch, chosen on {images}; it flatters every row, so no verdict rests on it."""
+# By --validate-on; elsewhere it is a directory.
+VALIDATED_ON = {
+    'test': 'the test data',
+    'rest': 'held-out training images, on which all accuracies here are measured'}
 
 
 def title(setting, settings, longest=None):
@@ -47,12 +51,20 @@ def table(rows):
                 '[one pair: none]' if interval is None else '[{:+.2f}, {:+.2f}]'.format(*interval))
         cells.append((row['name'], str(len(row['runs'])), plus_minus(row['accuracy_last_epoch']),
                       plus_minus(row['error_last_epoch']), shown,
-                      plus_minus(row['accuracy_best_epoch_chosen_on_test_data']),
-                      plus_minus(row['error_best_epoch_chosen_on_test_data']),
+                      plus_minus(row['accuracy_best_epoch']),
+                      plus_minus(row['error_best_epoch']),
                       f'{row["seconds_per_epoch"]["mean"]:.1f}'))
     widths = [max(map(len, column)) for column in zip(*cells)]
     cells.insert(1, ['-' * width for width in widths])
     return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in cells)
+
+
+def notes(settings):
+    """How the table is to be read."""
+    images = dict.fromkeys(
+        VALIDATED_ON.get(on := setting['validate_on'], f'the images of {plain(on)}')
+        for setting in settings)
+    return NOTES.format(images=', or '.join(images))
 
 
 def report(summaries, left_out):
@@ -64,4 +76,4 @@ def report(summaries, left_out):
         parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
         parts += [plain(f'Caution: {sentence}') for sentence in summary['cautions']]
     parts += [plain(f'Left out: {directory}, {why}') for directory, why in left_out.items()]
-    return '\n\n'.join(parts + [NOTES]) + '\n'
+    return '\n\n'.join(parts + [notes(settings)]) + '\n'

@@ -41,8 +41,8 @@ def summarize(group):
         best = [float(run.accuracy.max()) for run in runs]
         values = {'accuracy_last_epoch': last,
                   'error_last_epoch': [100 - value for value in last],
-                  'accuracy_best_epoch_chosen_on_test_data': best,
-                  'error_best_epoch_chosen_on_test_data': [100 - value for value in best],
+                  'accuracy_best_epoch': best,
+                  'error_best_epoch': [100 - value for value in best],
                   'seconds_per_epoch': [run.seconds for run in runs]}
         row = {'name': name, **{key: spread(value) for key, value in values.items()}}
         row['runs'] = [{'directory': run.directory, 'seed': run.seed,

@@ -69,7 +69,7 @@ def change(path, function):
 
 
 def make_pair(directory, **options):
-    """Write a baseline and a mixup run of seed 0 below a directory."""
+    """Write a baseline and a mixup run of a seed below a directory."""
     make_run(directory / 'base', 'baseline', 0.70, **options)
     make_run(directory / 'mix', 'manifoldmixup', 0.72, **options)
     return directory
@@ -185,8 +185,8 @@ def test_mean_and_sample_standard_deviation_of_last_and_best_epoch(tmp_path, cap
     row = group['rows'][0]
     for key, mean, std in (('accuracy_last_epoch', 72, 2.828427),
                            ('error_last_epoch', 28, 2.828427),
-                           ('accuracy_best_epoch_chosen_on_test_data', 77, 4.242641),
-                           ('error_best_epoch_chosen_on_test_data', 23, 4.242641)):
+                           ('accuracy_best_epoch', 77, 4.242641),
+                           ('error_best_epoch', 23, 4.242641)):
         assert row[key] == pytest.approx({'mean': mean, 'std': std}, abs=1e-6)
     assert [run['best_epoch'] for run in row['runs']] == [2, 3]
     assert '72.00 ± 2.83' in text and '77.00 ± 4.24' in text
@@ -315,6 +315,36 @@ def test_records_from_before_lam_could_be_per_example_are_read(pair, capsys):
     change(pair / 'mix' / 'run.json', lambda record: record['options'].pop('lam_per'))
     _, group = compare_runs(capsys, pair)
     assert group['rows'][1]['name'] == 'Manifold Mixup (alpha 0.2, layers 0–5)'
+
+
+NEWER = {'train_size': None, 'validate_on': 'test', 'warmup': 0, 'loss': 'ce',
+         'label_smoothing': 0.0}
+
+
+@pytest.mark.parametrize('newer', ['base', 'mix'])
+def test_a_record_from_before_there_was_an_option_has_its_default(pair, capsys, newer):
+    change(pair / newer / 'run.json', lambda record: record['options'].update(NEWER))
+    _, group = compare_runs(capsys, pair)
+    assert {option: group['setting'][option] for option in NEWER} == NEWER
+    make_pair(pair / 'ints', seed=1, **{**NEWER, 'label_smoothing': 0})
+    _, group = compare_runs(capsys, pair)
+    assert [len(row['runs']) for row in group['rows']] == [2, 2]
+
+
+def test_another_value_than_the_default_parts_a_newer_record_from_an_older_one(pair, capsys):
+    change(pair / 'mix' / 'run.json', lambda record: record['options'].update(NEWER, warmup=5))
+    assert 'differs in warmup (0 here, 5 there)' in refusal(capsys, pair)
+
+
+def test_the_notes_say_on_which_images_the_best_epoch_is_chosen(tmp_path, capsys):
+    make_pair(tmp_path / 'rest', validate_on='rest')
+    text, _ = compare_runs(capsys, tmp_path)
+    assert 'chosen on held-out training images' in text and 'test data' not in text
+    make_pair(tmp_path / 'test')
+    make_pair(tmp_path / 'folder', validate_on='my\nphotos')
+    compare.main([str(tmp_path)])
+    assert ('best epoch, chosen on the images of my?photos, or held-out training images, on which '
+            'all accuracies here are measured, or the test data; ') in capsys.readouterr().out
 
 
 def test_the_table_has_aligned_columns(three_pairs, capsys):
@@ -710,6 +740,7 @@ def test_a_malformed_record_is_named(pair, capsys, content):
 
 @pytest.mark.parametrize('option, value', [
     ('seed', None), ('seed', 1.5), ('epoch', 0), ('epoch', '3'), ('mixup_alpha', 'strong'),
+    ('validate_on', None),
     ('lam_per', 'image'), ('lam_per', ['batch']), ('lam_per', None),
     ('layer_mix', 'all'), ('layer_mix', []), ('layer_mix', [0.5]), ('layer_mix', None)])
 def test_an_option_that_cannot_be_read_is_named(pair, capsys, option, value):

@@ -269,8 +269,8 @@ COLUMNS = {
     'method': 'method', '手法': 'method', 'seeds': 'seeds', 'シード数': 'seeds',
     'accuracy %': 'accuracy_last_epoch', '正解率 %': 'accuracy_last_epoch',
     'error %': 'error_last_epoch', '誤り率 %': 'error_last_epoch',
-    'best* accuracy %': 'accuracy_best_epoch_chosen_on_test_data',
-    'best* error %': 'error_best_epoch_chosen_on_test_data',
+    'best* accuracy %': 'accuracy_best_epoch',
+    'best* error %': 'error_best_epoch',
     'difference [95 % interval]': 'difference', '差 [95 %信頼区間]': 'difference',
     's/epoch': 'seconds_per_epoch'}
 
