@@ -5,10 +5,11 @@
 
 Runs that agree in their data and in every option but seed and mixup form a group and are paired by
 seed. Each group has one table (printed, and in comparison.md) of validation accuracy and error, the
-paired difference with its 95 % interval and the time per epoch; comparison.json adds every run's
+paired difference to the baseline with its 95 % interval and the time per epoch, and where there are
+both, the paired difference between Manifold Mixup and input mixup; comparison.json adds every run's
 own values, comparison.png shows the curves. Runs that are unfinished, damaged or without a finite
-accuracy are named and left out, and so are their partners. Only `run.json` and `log` of each run
-are read.
+accuracy are named and left out, and so is a run whose partners all are. Only `run.json` and `log`
+of each run are read.
 """
 import argparse
 import json

@@ -1,6 +1,7 @@
 """Which runs are compared with which: pairs of one seed, and the groups that they form."""
 from comparison.errors import Invalid
 from comparison.records import DATA, SCRIPTS
+from comparison.runs import METHODS
 
 
 def in_words(setting, option):
@@ -23,6 +24,8 @@ def differences(run, other):
 
 def leave_out(runs, unread):
     """The runs that can be compared, and {directory: why} of the others.
+
+    A partner is a run of another method with the same setting and seed.
 
     Raises Invalid where none can, and where a run has no partner though every run could be read.
     """
@@ -57,12 +60,13 @@ def leave_out(runs, unread):
 
 
 def group_runs(runs):
-    """Sort runs into groups, each {name: [a run for each seed]} with the baseline first.
+    """Sort runs into groups, each {name: [a run for each seed]} in the order of METHODS.
 
     Raises Invalid where a setting has the same seed twice.
     """
     groups = {}
-    for run in sorted(runs, key=lambda run: (run.method, run.name, run.seed)):
+    for run in sorted(runs, key=lambda run: (
+            METHODS.index(run.method), run.name, run.seed)):
         group = groups.setdefault(str(sorted(run.setting.items())), {})
         rows = group.setdefault(run.name, [])
         if rows and rows[-1].seed == run.seed:

@@ -10,7 +10,23 @@ from matplotlib.ticker import MaxNLocator
 from comparison.fonts import find_families, letters
 from comparison.report import plus_minus, title
 
-COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito's
+# Okabe and Ito's, of each method for its first row and the next ones.
+COLOURS = {'baseline': ['#0072B2'], 'input mixup': ['#009E73', '#56B4E9'],
+           'Manifold Mixup': ['#D55E00', '#CC79A7', '#E69F00']}
+STYLES = '-', '-.', ':'  # one after another where the colours begin anew
+
+
+def looks(groups):
+    """Colour and style of the line of each row, {name: (colour, style)}, in all groups the same."""
+    methods = {name: runs[0].method for group in groups for name, runs in group.items()}
+    found = {}
+    for method, colours in COLOURS.items():
+        names = sorted(name for name in methods if methods[name] == method)
+        for number, name in enumerate(names):
+            turn, place = divmod(number, len(colours))
+            style = '--' if method == 'baseline' else STYLES[turn % len(STYLES)]
+            found[name] = colours[place], style
+    return found
 
 
 def draw(groups, summaries):
@@ -23,14 +39,15 @@ def draw(groups, summaries):
         axis.set_axis_off()
     settings = [summary['setting'] for summary in summaries]
     titles = [title(setting, settings, longest=40) for setting in settings]
+    found = looks(groups)
     families, missing = find_families(' '.join(titles))
     for axis, group, summary, heading in zip(axes, groups, summaries, titles):
         low, high = 100, 0
-        for number, (row, runs) in enumerate(zip(summary['rows'], group.values())):
+        for row, (name, runs) in zip(summary['rows'], group.items()):
+            colour, style = found[name]
             curves = np.array([run.accuracy for run in runs])
             epochs, mean = np.arange(1, curves.shape[1] + 1), curves.mean(axis=0)
-            colour = COLOURS[number % len(COLOURS)]
-            axis.plot(epochs, mean, color=colour, linestyle='-' if number else '--',
+            axis.plot(epochs, mean, color=colour, linestyle=style,
                       label=f'{row["name"]}: {plus_minus(row["accuracy_last_epoch"])} %')
             axis.plot(epochs[-1], mean[-1], 'o', color=colour)
             axis.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), color=colour,
@@ -47,7 +64,7 @@ def draw(groups, summaries):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.legend(title='validation accuracy at the last epoch' + (
-                    '; band: min to max over seeds' if len(group['baseline']) > 1 else ''),
+                    '; band: min to max over seeds' if max(map(len, group.values())) > 1 else ''),
                     loc='upper center', bbox_to_anchor=(0.5, -0.12), frameon=False)
     return figure
 

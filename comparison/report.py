@@ -39,24 +39,48 @@ def plus_minus(value):
     return f'{value["mean"]:.2f}' + ('' if value['std'] is None else f' ± {value["std"]:.2f}')
 
 
-def table(rows):
-    """The rows as a markdown table with aligned columns."""
-    cells = [('method', 'seeds', 'accuracy %', 'error %', 'difference [95 % interval]',
-              'best* accuracy %', 'best* error %', 's/epoch')]
-    for row in rows:
-        shown = '–'
-        if difference := row.get('difference'):
-            interval = difference['interval_95']
-            shown = f'{difference["mean"]:+.2f} ' + (
-                '[one pair: none]' if interval is None else '[{:+.2f}, {:+.2f}]'.format(*interval))
-        cells.append((row['name'], str(len(row['runs'])), plus_minus(row['accuracy_last_epoch']),
-                      plus_minus(row['error_last_epoch']), shown,
-                      plus_minus(row['accuracy_best_epoch']),
-                      plus_minus(row['error_best_epoch']),
-                      f'{row["seconds_per_epoch"]["mean"]:.1f}'))
+def in_points(difference, seeds):
+    """'+2.00 [+1.10, +2.90]', and the number of pairs where it is not that of the seeds."""
+    interval, pairs = difference['interval_95'], len(difference['per_seed'])
+    shown = f'{difference["mean"]:+.2f} ' + (
+        '[one pair: none]' if interval is None else '[{:+.2f}, {:+.2f}]'.format(*interval))
+    return shown + f', {pairs} pairs' * (1 < pairs < seeds)
+
+
+def aligned(cells):
+    """Lines of cells as a markdown table, whose first line is the head."""
     widths = [max(map(len, column)) for column in zip(*cells)]
     cells.insert(1, ['-' * width for width in widths])
     return '\n'.join('| ' + ' | '.join(map(str.ljust, line, widths)) + ' |' for line in cells)
+
+
+def table(rows):
+    """A line for each row of a group."""
+    cells = [('method', 'seeds', 'accuracy %', 'error %', 'difference [95 % interval]',
+              'best* accuracy %', 'best* error %', 's/epoch')]
+    for row in rows:
+        seeds, difference = len(row['runs']), row.get('difference')
+        cells.append((row['name'], str(seeds), plus_minus(row['accuracy_last_epoch']),
+                      plus_minus(row['error_last_epoch']),
+                      in_points(difference, seeds) if difference else '–',
+                      plus_minus(row['accuracy_best_epoch']),
+                      plus_minus(row['error_best_epoch']),
+                      f'{row["seconds_per_epoch"]["mean"]:.1f}'))
+    return aligned(cells)
+
+
+def table_between_mixups(pairs):
+    """A line for each Manifold Mixup and input mixup of a group that have seeds in common."""
+    return aligned([('Manifold Mixup', 'input mixup', 'pairs',
+                     'Manifold Mixup − input mixup [95 % interval]'), *(
+        (detail(pair['manifold_mixup']), detail(pair['input_mixup']),
+         str(pairs := len(pair['difference']['per_seed'])), in_points(pair['difference'], pairs))
+        for pair in pairs)])
+
+
+def detail(name):
+    """What stands in the brackets of a mixup's name."""
+    return name[name.index('(') + 1:-1]
 
 
 def notes(settings):
@@ -73,7 +97,10 @@ def report(summaries, left_out):
     parts = ['# Comparison']
     for summary in summaries:
         parts += [f'## {title(summary["setting"], settings)}', table(summary['rows'])]
-        parts += [row['verdict'] for row in summary['rows'] if 'verdict' in row]
+        if summary['between_mixups']:
+            parts.append(table_between_mixups(summary['between_mixups']))
+        parts += [each['verdict'] for each in summary['rows'] + summary['between_mixups']
+                  if 'verdict' in each]
         parts += [plain(f'Caution: {sentence}') for sentence in summary['cautions']]
     parts += [plain(f'Left out: {directory}, {why}') for directory, why in left_out.items()]
     return '\n\n'.join(parts + [notes(settings)]) + '\n'

@@ -10,6 +10,7 @@ import numpy as np
 from comparison.errors import Invalid
 from comparison.records import DATA, SCRIPTS, is_number, read_log, read_record
 
+METHODS = 'baseline', 'input mixup', 'Manifold Mixup'  # in the order of the rows
 # What may differ within a group: the mixup, the seed, what computed a run and where files lie.
 NOT_COUNTED = {
     'mixup_alpha', 'lam_per', 'layer_mix', 'seed', 'out', 'device', 'engine', 'graph', 'autotune',
@@ -20,7 +21,7 @@ NOT_COUNTED = {
 class Run:
     """A run, as read from its directory."""
     directory: str
-    method: str    # a key of SCRIPTS
+    method: str    # one of METHODS
     name: str      # the method with its lam and layers: a row of the table
     seed: int
     setting: dict  # what counts for the grouping: options, and the data where they are known
@@ -46,7 +47,14 @@ class Run:
         return not is_number(self.log[-1].get('main/loss', 0))
 
 
-def method_name(method, options):
+def method_of(record):
+    """One of METHODS: input mixup is Manifold Mixup at layer 0 alone."""
+    if record['method'] == 'baseline':
+        return 'baseline'
+    return 'input mixup' if set(record['options']['layer_mix']) == {0} else 'Manifold Mixup'
+
+
+def row_name(method, options):
     """'baseline', 'input mixup (alpha 1, layer 0)', 'Manifold Mixup (alpha 0.2, layers 0–5)'.
 
     One lam per example is named, one per batch is not: 'alpha 1, one lam per example, layer 0'.
@@ -58,8 +66,7 @@ def method_name(method, options):
     layers = sorted(options['layer_mix'])
     in_a_row = len(layers) > 2 and layers == list(range(layers[0], layers[-1] + 1))
     listed = f'{layers[0]}–{layers[-1]}' if in_a_row else ', '.join(map(str, layers))
-    kind = 'input mixup' if layers == [0] else 'Manifold Mixup'
-    return f'{kind} (alpha {alpha}{per}, layer{"s" * (len(layers) > 1)} {listed})'
+    return f'{method} (alpha {alpha}{per}, layer{"s" * (len(layers) > 1)} {listed})'
 
 
 def seconds_per_epoch(elapsed):
@@ -77,12 +84,12 @@ def read_starts(record):
 def read_run(directory):
     """Read a run directory into a :class:`Run`."""
     record = read_record(directory / 'run.json')
-    method, options = record['method'], record['options']
+    method, options = method_of(record), record['options']
     setting = {option: value for option, value in options.items() if option not in NOT_COUNTED}
     setting['dataset'] = unicodedata.normalize('NFC', os.path.normpath(options['dataset']))
     data = {option: {key: record['data'][split][key] for key in ('images', 'sha256')}
             for option, split in DATA.items()} if 'data' in record else {}
-    return Run(str(directory), method, method_name(method, options), options['seed'], setting,
+    return Run(str(directory), method, row_name(method, options), options['seed'], setting,
                data, (options['dataset'], options.get('data_archive')), read_starts(record),
                *read_log(directory / 'log', options['epoch']))
 

@@ -2,17 +2,35 @@
 from comparison.statistics import paired_difference, spread
 
 
-def verdict(name, difference, pairs):
+def difference_between(runs, others):
+    """The paired difference runs − others of their last accuracies, and a verdict on it.
+
+    Paired by the seeds that both have; empty where there is none.
+    """
+    partners = {run.seed: run for run in others}
+    pairs = [(run, partners[run.seed]) for run in runs if run.seed in partners]
+    if not pairs:
+        return {}
+    last, partner_last = ([float(run.accuracy[-1]) for run in column] for column in zip(*pairs))
+    difference = paired_difference(partner_last, last)
+    difference['per_seed'] = {run.seed: value - partner for (run, _), value, partner
+                              in zip(pairs, last, partner_last)}
+    return {'difference': difference,
+            'verdict': verdict(runs[0].name, others[0].name, difference)}
+
+
+def verdict(name, other, difference):
     """One plain sentence about a paired difference in percentage points."""
     mean, interval = difference['mean'], difference['interval_95']
+    pairs = len(difference['per_seed'])
     if interval is None:
-        return (f'{name} against baseline: {mean:+.2f} points in one pair of runs: no interval, '
+        return (f'{name} against {other}: {mean:+.2f} points in one pair of runs: no interval, '
                 'so no verdict beyond these two runs.')
     low, high = interval
     if low <= 0 <= high:
-        return (f'{name} against baseline: {mean:+.2f} points, but no difference is shown: the '
+        return (f'{name} against {other}: {mean:+.2f} points, but no difference is shown: the '
                 f'95 % interval, {low:+.2f} to {high:+.2f}, includes 0 ({pairs} seeds).')
-    return (f'{name} is {"better" if mean > 0 else "worse"} than baseline by {abs(mean):.2f} '
+    return (f'{name} is {"better" if mean > 0 else "worse"} than {other} by {abs(mean):.2f} '
             f'points (95 % interval {low:+.2f} to {high:+.2f}, {pairs} seeds).')
 
 
@@ -34,7 +52,6 @@ def cautions(runs):
 
 def summarize(group):
     """A group's results, ready for JSON: accuracy and error in %, difference in points, time."""
-    control = {run.seed: float(run.accuracy[-1]) for run in group['baseline']}
     rows = []
     for name, runs in group.items():
         last = [float(run.accuracy[-1]) for run in runs]
@@ -51,11 +68,17 @@ def summarize(group):
                         'diverged': run.diverged, 'starts': run.starts}
                        for index, run in enumerate(runs)]
         if name != 'baseline':
-            partners = [control[run.seed] for run in runs]
-            row['difference'] = paired_difference(partners, last)
-            row['difference']['per_seed'] = {run.seed: value - partner for run, value, partner
-                                             in zip(runs, last, partners)}
-            row['verdict'] = verdict(name, row['difference'], len(runs))
+            row |= difference_between(runs, group.get('baseline', []))
         rows.append(row)
-    return {'setting': group['baseline'][0].setting, 'rows': rows,
-            'cautions': cautions(sum(group.values(), []))}
+    runs = sum(group.values(), [])
+    return {'setting': runs[0].setting, 'rows': rows, 'between_mixups': between_mixups(group),
+            'cautions': cautions(runs)}
+
+
+def between_mixups(group):
+    """The differences of each Manifold Mixup to each input mixup that has a seed in common."""
+    manifold, inputs = ([name for name, runs in group.items() if runs[0].method == method]
+                        for method in ('Manifold Mixup', 'input mixup'))
+    return [{'manifold_mixup': name, 'input_mixup': other, **found}
+            for name in manifold for other in inputs
+            if (found := difference_between(group[name], group[other]))]

@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -16,9 +18,9 @@ import scipy.stats
 from matplotlib import colors, font_manager, image
 
 import compare
-from comparison.picture import COLOURS
+from comparison.picture import COLOURS, looks
 from comparison.records import SCRIPTS
-from comparison.runs import method_name, seconds_per_epoch
+from comparison.runs import method_of, row_name, seconds_per_epoch
 from comparison.statistics import paired_difference
 
 SCRIPT = Path(compare.__file__)
@@ -238,11 +240,11 @@ def test_time_per_epoch_is_the_median_between_entries(elapsed, seconds):
 ])
 def test_a_row_is_named_by_alpha_and_layers(alpha, layers, name):
     options = {'mixup_alpha': alpha, 'lam_per': 'batch', 'layer_mix': layers}
-    assert method_name('manifoldmixup', options) == name
+    method = method_of({'method': 'manifoldmixup', 'options': options})
+    assert row_name(method, options) == name
     options['lam_per'] = 'example'
     alpha = name.split(',')[0]
-    assert method_name('manifoldmixup', options) == name.replace(
-        alpha, f'{alpha}, one lam per example')
+    assert row_name(method, options) == name.replace(alpha, f'{alpha}, one lam per example')
 
 
 def test_one_lam_per_example_is_a_row_of_its_own(pair, capsys):
@@ -258,10 +260,76 @@ def test_each_mixup_variant_is_a_row_paired_with_the_baselines_of_its_seeds(thre
                  mixup_alpha=1.0, layer_mix=[0])
     text, group = compare_runs(capsys, three_pairs)
     assert [(row['name'], [run['seed'] for run in row['runs']]) for row in group['rows']] == [
-        ('baseline', [0, 1, 2]), ('Manifold Mixup (alpha 0.2, layers 0–5)', [0, 1, 2]),
-        ('input mixup (alpha 1, layer 0)', [1, 2])]
-    assert group['rows'][2]['difference']['per_seed'] == pytest.approx({'1': 1.0, '2': 1.0})
+        ('baseline', [0, 1, 2]), ('input mixup (alpha 1, layer 0)', [1, 2]),
+        ('Manifold Mixup (alpha 0.2, layers 0–5)', [0, 1, 2])]
+    assert group['rows'][1]['difference']['per_seed'] == pytest.approx({'1': 1.0, '2': 1.0})
     assert '2 seeds' in text and '3 seeds' in text
+
+
+INPUT = [0.790, 0.789, 0.796]  # input mixup's, seeds 0 to 2
+
+
+@pytest.fixture
+def three_methods(three_pairs):
+    for seed in range(3):
+        make_run(three_pairs / f'input-{seed}', 'manifoldmixup', INPUT[seed], seed,
+                 mixup_alpha=1.0, layer_mix=[0])
+    return three_pairs
+
+
+def test_manifold_mixup_is_also_compared_with_input_mixup(three_methods, capsys):
+    text, group = compare_runs(capsys, three_methods)
+    [between] = group['between_mixups']
+    assert (between['manifold_mixup'], between['input_mixup']) == tuple(
+        group['rows'][row]['name'] for row in (2, 1))
+    expected = scipy.stats.ttest_rel(MIXUP, INPUT)
+    low, high = 100 * np.array(expected.confidence_interval(0.95))
+    assert between['difference']['interval_95'] == pytest.approx([low, high])
+    assert between['difference']['per_seed'] == pytest.approx({'0': 1.1, '1': 1.6, '2': 1.5})
+    assert ('| alpha 0.2, layers 0–5 | alpha 1, layer 0 | 3     | '
+            f'+1.40 [{low:+.2f}, {high:+.2f}]') in text
+    assert ('\n\nManifold Mixup (alpha 0.2, layers 0–5) is better than input mixup (alpha 1, layer '
+            f'0) by 1.40 points (95 % interval {low:+.2f} to {high:+.2f}, 3 seeds).\n') in text
+
+
+def test_each_manifold_mixup_is_compared_with_each_input_mixup(pair, capsys):
+    for name, alpha, layers in ('in-1', 1.0, [0]), ('in-2', 2.0, [0]), ('two', 2.0, [0, 2, 3]):
+        make_run(pair / name, 'manifoldmixup', 0.7, mixup_alpha=alpha, layer_mix=layers)
+    _, group = compare_runs(capsys, pair)
+    assert [(each['manifold_mixup'][16:25], each['input_mixup'][13:20])
+            for each in group['between_mixups']] == [
+        ('alpha 0.2', 'alpha 1'), ('alpha 0.2', 'alpha 2'), ('alpha 2, ', 'alpha 1'),
+        ('alpha 2, ', 'alpha 2')]
+
+
+@pytest.mark.parametrize('missing, baseline_pairs, mixup_pairs, between_pairs', [
+    ('base-1', '02', '02', '012'), ('mix-1', '012', '02', '02'), ('input-1', '02', '012', '02')])
+def test_a_run_that_is_missing_takes_no_other_out_of_the_comparison(
+        three_methods, capsys, missing, baseline_pairs, mixup_pairs, between_pairs):
+    shutil.rmtree(three_methods / missing)
+    text, group = compare_runs(capsys, three_methods)
+    assert sum(len(row['runs']) for row in group['rows']) == 8
+    assert [''.join(each['difference']['per_seed']) for each in (
+        group['rows'][1], group['rows'][2], *group['between_mixups'])] == [
+            baseline_pairs, mixup_pairs, between_pairs]
+    assert text.count(', 2 pairs') == 2 * (missing == 'base-1')  # of three seeds in those rows
+    assert left_out(three_methods) == {}
+
+
+def test_mixups_without_a_common_seed_are_each_compared_with_the_baseline(three_pairs, capsys):
+    make_run(three_pairs / 'mix-3', 'manifoldmixup', 0.8, 3, layer_mix=[0])
+    make_run(three_pairs / 'base-3', 'baseline', 0.8, 3)
+    _, group = compare_runs(capsys, three_pairs)
+    assert group['between_mixups'] == [] and 'difference' in group['rows'][1]
+
+
+def test_mixups_are_compared_where_there_is_no_baseline(three_methods, capsys):
+    given = [three_methods / f'{name}-{seed}' for name in ('mix', 'input') for seed in range(3)]
+    text, group = compare_runs(capsys, *given, '--out', three_methods)
+    assert [row['name'].split(' (')[0] for row in group['rows']] == [
+        'input mixup', 'Manifold Mixup']
+    assert not any('difference' in row for row in group['rows'])
+    assert group['between_mixups'][0]['difference']['mean'] == pytest.approx(1.4)
 
 
 def test_options_that_change_nothing_do_not_part_a_group(pair, capsys):
@@ -471,11 +539,11 @@ def test_an_unfinished_run_and_its_partner_are_left_out_and_the_others_compared(
         'base-1': f'its partner {three_pairs / "mix-1"} is left out'}
 
 
-def test_all_mixups_of_an_unfinished_baseline_are_left_out(three_pairs, capsys):
-    make_run(three_pairs / 'input-1', 'manifoldmixup', 0.7, 1, layer_mix=[0])
-    (three_pairs / 'base-1' / 'log').unlink()
-    compare_runs(capsys, three_pairs)
-    assert left_out(three_pairs).keys() == {'base-1', 'mix-1', 'input-1'}
+def test_both_mixups_of_an_unfinished_baseline_are_still_compared(three_methods, capsys):
+    (three_methods / 'base-1' / 'log').unlink()
+    _, group = compare_runs(capsys, three_methods)
+    assert left_out(three_methods).keys() == {'base-1'}
+    assert len(group['between_mixups'][0]['difference']['per_seed']) == 3
 
 
 def test_a_baseline_with_another_finished_mixup_stays(three_pairs, capsys):
@@ -483,7 +551,7 @@ def test_a_baseline_with_another_finished_mixup_stays(three_pairs, capsys):
     (three_pairs / 'mix-1' / 'log').unlink()
     _, group = compare_runs(capsys, three_pairs)
     assert left_out(three_pairs).keys() == {'mix-1'}
-    assert [len(row['runs']) for row in group['rows']] == [3, 2, 1]
+    assert [len(row['runs']) for row in group['rows']] == [3, 1, 2]
 
 
 def test_an_unfinished_run_without_any_partner_does_not_disturb(three_pairs, capsys):
@@ -627,8 +695,21 @@ def test_the_plot_shows_a_curve_for_each_row_in_each_panel(tmp_path, capsys):
     middle, centre = picture.shape[0] // 2, picture.shape[1] // 2
     panels = [picture[:middle, :centre], picture[:middle, centre:], picture[middle:, :centre]]
     for panel in panels:
-        assert all(has_colour(panel, colour) for colour in COLOURS[:3])
+        assert all(has_colour(panel, colour) for colour, *_ in COLOURS.values())
     assert (picture[middle:, centre:, :3] > 0.99).all()  # no fourth group
+
+
+def test_a_row_has_its_method_s_colours_and_in_each_panel_the_same_line():
+    groups = [[('baseline', 0), ('input mixup', 1), ('Manifold Mixup', 2)],
+              [('baseline', 0), ('Manifold Mixup', 2), ('Manifold Mixup', 3),
+               ('Manifold Mixup', 4), ('Manifold Mixup', 5)]]
+    found = looks([{f'{method} {alpha}': [types.SimpleNamespace(method=method)]
+                    for method, alpha in group} for group in groups])
+    assert len(set(found.values())) == len(found) == 6
+    for name, (colour, style) in found.items():
+        assert colour in COLOURS[name[:-2]] and (style == '--') == name.startswith('baseline')
+    assert found['Manifold Mixup 2'][0] == COLOURS['Manifold Mixup'][0]
+    assert found['Manifold Mixup 5'] == (COLOURS['Manifold Mixup'][0], '-.')
 
 
 def test_the_plot_holds_mean_band_and_last_value_with_names_and_units(three_pairs):
@@ -660,7 +741,7 @@ def test_a_run_without_a_partner_names_the_option_in_which_the_nearest_differs(p
     make_run(pair / 'other', 'manifoldmixup', 0.7, batchsize=256)
     make_run(pair / 'far', 'baseline', 0.7, batchsize=512, learnrate=0.5)
     said = refusal(capsys, pair / 'base', pair / 'far', pair / 'other')
-    assert f'{pair / "base"} (baseline, seed 0) has no manifoldmixup partner' in said
+    assert f'{pair / "base"} (baseline, seed 0) has no Manifold Mixup partner' in said
     assert f'{pair / "other"}, differs in batchsize (128 here, 256 there); train' in said
 
 
