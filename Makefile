@@ -7,7 +7,9 @@
 # make test-gpu              the tests that need a GPU, on one that is simulated on the host (g++)
 # make lint                  ruff, by the rules in pyproject.toml
 # make train SEEDS="0 1 2"   both scripts on CIFAR-10 for each seed, then compare; the result is in
-#                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both
+#                            OUT=runs/cifar10.  TRAIN="--recipe standard" gives options to both,
+#                            METHODS="baseline inputmixup manifoldmixup" trains input mixup too,
+#                            JOBS=2 two runs at once
 # make bench                 seconds of a training step beside PyTorch's, images a second of the
 #                            data path: some twenty minutes; DEVICE=0 measures on that GPU instead
 # make gpu-check             on a machine with a GPU: its tests, a benchmark, a profile and the
@@ -22,7 +24,9 @@
 
 VENV ?= python3
 REQUIREMENTS ?= requirements.txt
+METHODS ?= baseline manifoldmixup
 SEEDS ?= 0 1 2
+JOBS ?= 1
 OUT ?= runs/cifar10
 TRAIN ?=
 DEMO ?=
@@ -52,7 +56,7 @@ demo test test-slow train: $(FOR_GPU)
 endif
 
 demo: $(INSTALLED)
-	$(PYTHON) -m experiment.pairs --seeds 0 --out demo --dataset digits --augment none \
+	$(PYTHON) -m experiment.grid --seeds 0 --out demo --dataset digits --augment none \
 	    --batchsize 32 --epoch 4 --snapshot-every 0 $(DEMO)
 
 test: $(INSTALLED)
@@ -70,7 +74,8 @@ lint: $(INSTALLED)
 	$(PYTHON) -m ruff check .
 
 train: $(INSTALLED)
-	$(PYTHON) -m experiment.pairs --seeds $(SEEDS) --out $(OUT) $(TRAIN)
+	$(PYTHON) -m experiment.grid --methods $(METHODS) --seeds $(SEEDS) --jobs $(JOBS) --out $(OUT) \
+	    $(TRAIN)
 
 ifeq ($(DEVICE),cpu)
 bench: $(INSTALLED)

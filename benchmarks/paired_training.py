@@ -2,7 +2,7 @@
 
     python -m benchmarks.paired_training --device 0 --seconds 480 --seeds 0 1 2 --out runs/blog
 
-Options that are not listed below go to both scripts, as with experiment.pairs; without any it is
+Options that are not listed below go to both scripts, as with experiment.grid; without any it is
 the blog post's recipe.
 
 First it is measured how many pairs should train at once: one more is added as long as all together
@@ -28,8 +28,8 @@ from benchmarks.workers import ROOT, UNFINISHED, one_line
 from experiment import run_directory
 from experiment.atomic_file import write_json
 from experiment.errors import Invalid, one_line_errors
+from experiment.grid import PAIR, add_options, options_for, parse
 from experiment.options import COUNT, RATE, RECIPES, DocstringHelp, Parser
-from experiment.pairs import METHODS, add_options, parse
 from model import ARCHITECTURES
 
 GAIN = 1.05  # times as many epochs in the same time, for which another pair is worth its place
@@ -157,7 +157,7 @@ class Training:
         ], self.environment
 
     def commands(self, seeds, folder):
-        return [self.command(method, seed, folder) for seed in seeds for method in METHODS]
+        return [self.command(method, seed, folder) for seed in seeds for method in PAIR]
 
     def measure(self, n, seconds):
         """How long runs take with ``n`` pairs at once, measured for so many seconds at most.
@@ -318,7 +318,7 @@ def describe(log):
 def compare(runs, out):
     """Compare the pairs of which both runs are given, if there are any; gives an exit status."""
     seeds = [run.name.rsplit('-', 1)[1] for run in runs]
-    whole = [run.out for run, seed in zip(runs, seeds) if seeds.count(seed) == len(METHODS)]
+    whole = [run.out for run, seed in zip(runs, seeds) if seeds.count(seed) == len(PAIR)]
     if not whole:
         print('No pair is finished: there is nothing to compare', flush=True)
         return 0
@@ -335,7 +335,8 @@ def parse_args(argv=None):
     parser.add_argument('--epoch', type=COUNT, metavar='N',
                         help="of each run, if that fits (default: the recipe's)")
     add_options(parser)
-    args, options = parse(parser, argv)
+    args, rest = parse(parser, argv)
+    options = {method: options_for(method, args, rest) for method in PAIR}
     args.out = os.path.abspath(args.out)
     if os.path.exists(args.out):
         raise Invalid(f'--out: {args.out} exists; name a new folder')

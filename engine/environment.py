@@ -53,8 +53,13 @@ def threads():
     for name in 'OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS':
         if os.environ.get(name, '').isdecimal():
             return max(1, min(int(os.environ[name]), MOST_THREADS))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return min(cores or 1, MOST_THREADS)
+    return min(cores(), MOST_THREADS)
+
+
+def cores():
+    """The number of cores that this process may use."""
+    known = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return known or 1
 
 
 prepare()

@@ -39,7 +39,10 @@ Files
     npz             npz files, of which nothing is unpickled
     atomic_file     files that appear whole or not at all
 
-pairs is a program: it trains both methods for several seeds and compares them.
+Several runs
+    grid            a program: it trains every method with every seed and compares them
+    processes       runs in processes of their own, some at once
+    progress        how they come along
 """
 from experiment import supported_python  # isort: skip  # noqa: F401  # before what may fail
 import engine  # isort: skip  # noqa: F401  # before NumPy: BLAS reads once what this sets

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import experiment
-import experiment.pairs
+import experiment.grid
 import train_baseline
 import train_manifoldmixup
 from experiment.model_files import save_npz
@@ -113,11 +113,15 @@ def test_an_output_directory_that_cannot_be_made_is_refused(capsys, monkeypatch,
 
 @pytest.mark.parametrize('arguments, named', [
     (('--seed', '7'), '--seeds'), (('--resume',), '--resume'), (('--estimate', '3'), '--estimate'),
-    (('--seeds', '-1'), '0 to 4294967295')])
-def test_pairs_refuses_what_it_decides_itself(capsys, monkeypatch, tmp_path, arguments, named):
-    monkeypatch.setattr('sys.argv', ['pairs.py', '--out', str(tmp_path / 'out'), *arguments])
+    (('--seeds', '-1'), '0 to 4294967295'),
+    (('--seeds', '1', '1'), '--seeds: given one twice'),
+    (('--methods', 'baseline', 'baseline'), '--methods: given one twice'),
+    (('--methods', 'cutmix'), 'inputmixup'), (('--jobs', '0'), '1 to 1000000'),
+    (('--input-alpha', '-1'), '--input-alpha')])
+def test_the_grid_refuses_what_it_decides_itself(capsys, monkeypatch, tmp_path, arguments, named):
+    monkeypatch.setattr('sys.argv', ['grid.py', '--out', str(tmp_path / 'out'), *arguments])
     with pytest.raises(SystemExit) as end, experiment.one_line_errors():
-        experiment.pairs.main()
+        experiment.grid.main()
     message = capsys.readouterr().err
     assert end.value.code == 2 and message.count('\n') == 1 and named in message
     assert not os.path.exists(tmp_path / 'out')
@@ -149,7 +153,7 @@ def test_resuming_with_other_options_is_refused(capsys, monkeypatch, tmp_path):
     message = refused(capsys, monkeypatch, '--dataset', 'digits', '--resume', '--out',
                       resumable(tmp_path, batchsize=17))
     assert 'batchsize = 17, given 256' in message
-    assert 'error: --resume: the run in' in message  # by which pairs.py knows it
+    assert 'error: --resume: the run in' in message  # by which grid.py knows it
 
 
 def test_a_schedule_is_not_stretched_by_resuming(capsys, monkeypatch, tmp_path):
@@ -396,21 +400,8 @@ def test_the_default_recipe_is_that_of_the_blog_post():
     assert (args.mixup_alpha, args.lam_per, args.layer_mix) == (0.2, 'batch', [0, 1, 2, 3, 4, 5])
 
 
-def test_pairs_hands_options_of_the_mixup_to_its_script_alone():
-    parser = experiment.options.Parser()
-    experiment.pairs.add_options(parser)
-    mixup = ['--mixup-alpha', '1', '--lam-per', 'example', '--layer-mix', '0,2,3']
-    _, options = experiment.pairs.parse(parser, ['--out', 'none', '--epoch', '3', *mixup])
-    assert options == {'baseline': ['--epoch', '3'], 'manifoldmixup': ['--epoch', '3', *mixup]}
-
-
-# What the recipes name, whichever of them there are
-NETWORKS = {name: types.SimpleNamespace(layers=range(n_layer), stems=('cifar',))
-            for name, n_layer in (('preactresnet18', 6), ('wrn28-10', 5))} | ARCHITECTURES
-
-
 def by_recipe(recipe, *arguments, method='baseline'):
-    return parse_args('', method, NETWORKS, ['--recipe', recipe, '--out', 'none', *arguments])
+    return parse_args('', method, ARCHITECTURES, ['--recipe', recipe, '--out', 'none', *arguments])
 
 
 def test_the_standard_recipe_is_sgd_with_weight_decay():

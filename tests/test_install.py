@@ -422,7 +422,7 @@ def test_another_python_than_the_supported_ones_stops_the_build(backend, monkeyp
     assert error.value.code == 2 and capsys.readouterr().err == REFUSAL
 
 
-@pytest.mark.parametrize('what', ['import experiment', 'from experiment.pairs import main'])
+@pytest.mark.parametrize('what', ['import experiment', 'from experiment.grid import main'])
 def test_another_python_is_told_so_before_anything_else_is_imported(what):
     done = subprocess.run(
         [sys.executable, '-S', '-c', f'import sys; sys.version_info = (3, 10, 13); {what}'],

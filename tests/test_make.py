@@ -57,7 +57,7 @@ for name in names:
 '''
 PROGRAM = 'import os, sys\n' + LOG.format(
     '"run", os.environ.get("GPU"), os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv')
-PROGRAMS = ['pytest.py', 'ruff.py', 'experiment/pairs.py', *(f'benchmarks/{name}.py' for name in (
+PROGRAMS = ['pytest.py', 'ruff.py', 'experiment/grid.py', *(f'benchmarks/{name}.py' for name in (
     'gpu_check', 'training_step', 'augmentation'))]
 
 HEADER = '| NVIDIA-SMI 580.95.05    Driver Version: 580.95.05    CUDA Version: {:8} |'

@@ -34,7 +34,7 @@ MOST_WORDS = 1100  # of README.md
 EXAMPLES = {'model/tiny.py', 'engine/cpu/X.py', 'engine/gpu/X.py', 'engine/gpu/X.cu'}
 OF_THE_POST = {'train_resnet.py', 'model/resnet_fine_manifoldmixup.py'}
 
-PROGRAMS = ('train_baseline.py', 'train_manifoldmixup.py', 'compare.py', 'experiment/pairs.py',
+PROGRAMS = ('train_baseline.py', 'train_manifoldmixup.py', 'compare.py', 'experiment/grid.py',
             'benchmarks/gpu_check.py')
 
 

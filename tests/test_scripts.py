@@ -17,7 +17,7 @@ import engine
 import experiment
 import train_baseline
 import train_manifoldmixup
-from experiment import estimate
+from experiment import estimate, grid
 from experiment.dataset import load
 from mixup import LOSSES
 from model import ResNet50
@@ -284,8 +284,11 @@ def trainer_of(method, arguments, monkeypatch):
     return made.value.args[0]
 
 
-def test_the_scripts_are_paired_by_seed(images, tmp_path, monkeypatch):
-    trainers = [trainer_of(method, options(images, tmp_path), monkeypatch) for method in SCRIPTS]
+@pytest.mark.parametrize('mixup', [[], ['--layer-mix', '0']], ids=['manifold', 'input'])
+def test_the_scripts_are_paired_by_seed(images, tmp_path, monkeypatch, mixup):
+    given = options(images, tmp_path)
+    trainers = [trainer_of('baseline', given, monkeypatch),
+                trainer_of('manifoldmixup', given + mixup, monkeypatch)]
     models = [trainer.updater.get_optimizer('main').target for trainer in trainers]
     assert models[0].mixup_hidden is False and models[1].mixup_hidden is True
     for (name, one), (_, other) in zip(*(sorted(model.namedparams()) for model in models)):
@@ -337,24 +340,29 @@ def test_an_estimate_writes_nothing(images, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_pairs_trains_both_and_compares_and_then_has_nothing_left_to_do(images, tmp_path):
-    command = ['-m', 'experiment.pairs', '--seeds', '3', *options(images, tmp_path, 1),
-               '--layer-mix', '0']
+def test_the_grid_trains_all_and_compares_and_then_has_nothing_left_to_do(images, tmp_path):
+    command = ['-m', 'experiment.grid', '--methods', *grid.SCRIPTS, '--seeds', '3', '--jobs', '2',
+               *options(images, tmp_path, 1), '--mixup-alpha', '2', '--input-alpha', '1']
     process = run(*command)
     assert process.returncode == 0 and process.stderr == ''
-    assert '1 epochs, 2 runs one after another' in process.stdout
-    assert 'input mixup (alpha 0.2, layer 0)' in process.stdout
-    for method in SCRIPTS:
-        assert set(os.listdir(tmp_path / f'{method}-3')) == FILES
+    assert '1 epochs, 3 runs one after another' in process.stdout
+    assert '3 of 3 runs finished' in process.stdout
+    assert '| alpha 2, layers 0–5 | alpha 1, layer 0 | 1 ' in process.stdout
+    seen = set()  # of the data, the weights and their order
+    for method in grid.SCRIPTS:
+        assert set(os.listdir(tmp_path / f'{method}-3')) == FILES | {'output'}
+        record = json.loads((tmp_path / f'{method}-3' / 'run.json').read_text())
+        seen.add(json.dumps([record['data'], record['seeds']]))
+    assert len(seen) == 1
     process = run(*command)
     assert process.returncode == 0 and process.stderr == ''
-    assert process.stdout.count('is finished already') == 2
+    assert process.stdout.count('is finished already') == 3
     assert 'Estimate' not in process.stdout
 
 
 @pytest.mark.slow
-def test_pairs_ends_where_a_script_refuses(images, tmp_path):
-    process = run('-m', 'experiment.pairs', '--seeds', '0', *options(images, tmp_path, 1),
+def test_the_grid_ends_where_a_script_refuses(images, tmp_path):
+    process = run('-m', 'experiment.grid', '--seeds', '0', *options(images, tmp_path, 1),
                   '--stem', 'none')
     assert process.returncode == 2 and process.stderr.count('\n') == 1
     assert not os.listdir(tmp_path)
