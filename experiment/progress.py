@@ -126,7 +126,7 @@ class Display:
         done = sum(len(log) - self.begun[name] for name, log in self.logs.items())
         elapsed = self.clock() - self.start
         if self.epochs:
-            parts.append(f'{to_go} epochs to go')
+            parts.append(f'{to_go} epoch{"s" * (to_go != 1)} to go')
         parts.append(f'{duration(elapsed)} elapsed' + (
             f', about {duration(elapsed * to_go / done)} left' if done and to_go else ''))
         return '; '.join(parts)

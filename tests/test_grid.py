@@ -429,12 +429,13 @@ def test_on_a_terminal_a_block_is_shown_anew_each_second(tmp_path, monkeypatch):
     shown.end(one, 'finished')
     assert screen(shown.stream.getvalue())[0::3] == [
         'baseline-1: epoch 10 of 10, validation accuracy 70.00 %; finished', '']
+    shown.write(two, 9)
     shown.end(two, 'interrupted')
     shown.display.close()
     assert screen(shown.stream.getvalue()) == [
         'baseline-1: epoch 10 of 10, validation accuracy 70.00 %; finished',
-        'baseline-2: epoch 3 of 10, validation accuracy 70.00 %; interrupted',
-        '2 of 3 runs finished; 7 epochs to go; 0:00:31 elapsed, about 0:00:17 left', '']
+        'baseline-2: epoch 9 of 10, validation accuracy 70.00 %; interrupted',
+        '2 of 3 runs finished; 1 epoch to go; 0:00:31 elapsed, about 0:00:02 left', '']
 
 
 def test_a_run_that_goes_on_from_a_snapshot_may_fall_behind_its_log(tmp_path):
