@@ -2,7 +2,6 @@
 import json
 import os
 import pickle
-import types
 import zipfile
 
 import chainer
