@@ -335,7 +335,7 @@ def classifier(dtype):
     with chainer.using_config('dtype', np.dtype(dtype)):
         network = ResNet50(N_CLASS)
     for name, array in arrays(network).items():
-        array[...] = values('imagenet')[name]
+        array[...] = values('resnet50', 'imagenet')[name]
     return ManifoldMixupClassifier(network)
 
 

@@ -36,9 +36,9 @@ def read(file):
         return json.load(content)
 
 def write(file, content):
-    with open(path('new'), 'w') as new:
+    with open(path('new-' + file), 'w') as new:  # of its own: a signal may come meanwhile
         json.dump(content, new)
-    os.replace(path('new'), path(file))
+    os.replace(path('new-' + file), path(file))
 
 def wait(condition):
     deadline = time.monotonic() + 20
