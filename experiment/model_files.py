@@ -15,8 +15,8 @@ from experiment.npz import BadNpz, ObjectArray, open_npz
 save_npz = functools.partial(chainer.serializers.save_npz, compression=False)
 
 # What the file of --pretrained may be
-PRETRAINED = ("; valid: the model.npz of a run with the same --arch and --stem, or Chainer's "
-              'ResNet-50-model.npz, which is made of a .caffemodel as '
+PRETRAINED = ('; valid: the model.npz of a run with the same --arch and --stem, or for resnet50 '
+              "Chainer's ResNet-50-model.npz, which is made of a .caffemodel as "
               'install/README.md#imagenet-weights says')
 
 

@@ -278,11 +278,26 @@ def test_a_model_of_a_run_fills_all_that_fits_its_classes(capsys, tmp_path, n_cl
     assert capsys.readouterr().out == f'Initial weights: {path}, a model of a run; {described}\n'
 
 
-def test_a_network_without_a_backbone_takes_a_model_of_a_run(tmp_path):
-    source, target = BaseResNet50(), BaseResNet50()
+@pytest.mark.parametrize('network', [BaseResNet50] + [
+    pytest.param(network, marks=[] if name == 'preactresnet18' else [pytest.mark.slow])
+    for name, network in ARCHITECTURES.items() if name != 'resnet50'])
+def test_a_network_without_a_backbone_takes_a_model_of_a_run(tmp_path, network):
+    source, target = network(), network()
     save_npz(str(tmp_path / 'model.npz'), source)
     experiment.load_pretrained(str(tmp_path / 'model.npz'), target)
     assert_same_weights(source, target)
+
+
+@pytest.mark.parametrize('architecture, named', [
+    ('preactresnet18', 'conv1/W has shape (64, 3, 7, 7) in the file, (64, 3, 3, 3) here'),
+    ('resnet18', 'there is no fc/W in it')])
+def test_imagenet_weights_of_another_network_are_refused(tmp_path, architecture, named):
+    save_base(tmp_path / 'resnet.npz', BaseResNet50())
+    assert named in refused_weights(tmp_path / 'resnet.npz', ARCHITECTURES[architecture]())
+
+
+def test_an_array_of_another_shape_is_refused_by_a_network_without_a_backbone(tmp_path):
+    source = BaseResNet50()
     save_base(tmp_path / 'other.npz', source, **{'bn1/beta': np.zeros(65, 'f')})
     assert 'bn1/beta has shape (65,)' in refused_weights(tmp_path / 'other.npz', BaseResNet50())
 
