@@ -8,7 +8,7 @@ def convolution(n_in, n_out, size, stride=1):
     """A convolution without bias that keeps height and width, or divides them by ``stride``.
 
     Its weights have the variance 2 / (size * size * n_out), which keeps that of gradients (He et
-    al., 2015); all the papers' own programs draw them so.
+    al., 2015), as in the programs of He et al. (2016b) and of Zagoruyko and Komodakis (2016).
 
     Args:
         n_in, n_out (int): Numbers of channels.

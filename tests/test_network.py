@@ -241,6 +241,17 @@ def test_a_layer_outside_its_range_is_an_error_that_names_the_range(network, lay
         network(*batch(), True, LAM, layer_mix)
 
 
+@pytest.mark.parametrize('architecture', [
+    'resnet18', 'preactresnet18', pytest.param('preactresnet50', marks=[pytest.mark.slow])])
+def test_convolutions_begin_with_the_variance_of_he_et_al(architecture):
+    np.random.seed(0)
+    network = ARCHITECTURES[architecture](stem='cifar')
+    weights = [link.W.array for link in network.links() if isinstance(link, L.Convolution2D)]
+    for W in weights:
+        n_out, n_in, height, width = W.shape
+        assert abs(W.var() * n_out * height * width / 2 - 1) < 6 * (2 / W.size) ** .5
+
+
 @pytest.mark.parametrize('network', [BaseResNet50, *ARCHITECTURES.values()])
 def test_an_unknown_stem_is_an_error_that_names_the_stems(network):
     with pytest.raises(ValueError, match='must be ' + ' or '.join(map(repr, network.stems))):
