@@ -10,8 +10,7 @@ SCRIPTS = {'baseline': 'train_baseline.py', 'manifoldmixup': 'train_manifoldmixu
 DATA = {'training data': 'train', 'test data': 'test'}  # they count as options do
 # Options that older records lack, each with what was done before there was a choice.
 DEFAULTS = {
-    'lam_per': 'batch', 'train_size': None, 'validate_on': 'test', 'warmup': 0, 'loss': 'ce',
-    'label_smoothing': 0}
+    'lam_per': 'batch', 'loss': 'ce', 'train_size': None, 'validate_on': 'test', 'warmup': 0}
 
 
 def is_number(value, kind=(int, float)):
@@ -82,7 +81,7 @@ def read_record(path):
         'dataset': (lambda name: isinstance(name, str), 'a name'),
         'seed': (lambda seed: is_number(seed, int), 'an integer'),
         'epoch': (lambda epoch: is_number(epoch, int) and epoch > 0, 'a positive integer'),
-        'validate_on': (lambda on: isinstance(on, str), 'test, rest or a directory')})
+        'validate_on': (lambda on: isinstance(on, str), 'test, rest, rest:N or a directory')})
     if record['method'] == 'manifoldmixup':
         check(path, options, {
             'mixup_alpha': (is_number, 'a number'),

@@ -86,7 +86,8 @@ def detail(name):
 def notes(settings):
     """How the table is to be read."""
     images = dict.fromkeys(
-        VALIDATED_ON.get(on := setting['validate_on'], f'the images of {plain(on)}')
+        VALIDATED_ON.get((on := setting['validate_on']).split(':')[0],
+                         f'the images of {plain(on)}')
         for setting in settings)
     return NOTES.format(images=', or '.join(images))
 

@@ -1,6 +1,7 @@
 """The images and labels to train and to test on."""
 import functools
 import os
+import re
 
 import numpy as np
 
@@ -28,8 +29,9 @@ def load(name, archive=None, size=32, train_size=None, validate_on='test'):
         train_size (int): how many images of the training set to train on, as
             :func:`experiment.train_size.divide` chooses them; all where it is None.
         validate_on (str): ``'test'``, the test set; ``'rest'``, what ``train_size`` leaves of the
-            training set; or a folder that holds ``CLASS/IMAGE`` with the same classes.  With the
-            latter two a folder of images needs no ``test``.
+            training set, or ``'rest:N'``, N images of that; or a folder that holds
+            ``CLASS/IMAGE`` with the same classes.  A folder of images needs ``test`` for the
+            first alone.
 
     Returns:
         Two :class:`LabeledImages` with the same classes.
@@ -43,28 +45,30 @@ def load(name, archive=None, size=32, train_size=None, validate_on='test'):
     if size != 32 and name in NAMES:
         raise Invalid(f"--size {size} does not go with --dataset {name}: its images are 32 x 32, "
                       "--size is for a directory's")
-    if validate_on == 'rest' and train_size is None:
-        raise Invalid('--validate-on rest needs --train-size N, which leaves a rest of the '
-                      'training set')
-    if validate_on not in ('test', 'rest') and not os.path.isdir(validate_on):
-        raise Invalid(f'--validate-on: given {validate_on!r}, valid: test, rest, or a directory '
-                      'that holds CLASS/IMAGE')
+    rest = re.fullmatch('rest(?::([1-9][0-9]{0,8}))?', validate_on)
+    if rest and train_size is None:
+        raise Invalid(f'--validate-on {validate_on} needs --train-size N, which leaves a rest of '
+                      'the training set')
+    if not (rest or validate_on == 'test' or os.path.isdir(validate_on)):
+        raise Invalid(f'--validate-on: given {validate_on!r}, valid: test, rest, rest:N, or a '
+                      'directory that holds CLASS/IMAGE')
     if name not in NAMES and not os.path.isdir(name):
         raise Invalid(f'--dataset {name} is neither {", ".join(NAMES)} nor a folder '
                       f'that holds {WANTED}')
 
     if name not in NAMES:
-        beside = {'test': [os.path.join(name, 'test')], 'rest': []}.get(validate_on, [validate_on])
-        train, *validation = load_folders([os.path.join(name, 'train'), *beside], size)
+        beside = os.path.join(name, 'test') if validate_on == 'test' else validate_on
+        folders = [os.path.join(name, 'train')] + [beside] * (not rest)
+        train, *validation = load_folders(folders, size)
     else:
         train, *validation = LOADERS[name]() if name in LOADERS else ARCHIVED[name](archive)
-        if validate_on not in ('test', 'rest'):
+        if not (rest or validate_on == 'test'):
             validation = load_folders([validate_on], size, like={name: train.classes})
     n = len(train)
     if train_size is not None:
-        train, rest = divide(train, train_size)
-        if validate_on == 'rest':
-            validation = [rest]
+        train, others = divide(train, train_size, rest and rest[1] and int(rest[1]))
+        if rest:
+            validation = [others]
     validation, = validation
     if not len(validation):
         raise Invalid(f'--validate-on rest: --train-size {train_size} leaves no rest of the '

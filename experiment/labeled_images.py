@@ -62,11 +62,11 @@ def summary(name, train, n, validation, validate_on):
         name (str): That of the set.
         train, validation: The :class:`LabeledImages` of a run.
         n (int): The size of the training set, of which ``train`` may be a part.
-        validate_on (str): ``'test'``, ``'rest'`` or a folder.
+        validate_on (str): ``'test'``, ``'rest'``, ``'rest:N'`` or a folder.
     """
     part = f' of {n}' * (len(train) < n)
     use = {'test': 'to test', 'rest': 'others to validate'}.get(
-        validate_on, f'of {plain(validate_on)} to validate')
+        validate_on.split(':')[0], f'of {plain(validate_on)} to validate')
     return (f'Data: {plain(name)}: {len(train)}{part} images to train ({spread(train.per_class)} '
             f'a class), {len(validation)} {use} ({spread(validation.per_class)}), '
             f'{train.n_class} classes: {listed(train.classes)}')

@@ -90,10 +90,10 @@ def parse_args(description, method, architectures, argv=None):
         help='train on N images alone, of each class as many, the same for every --seed; a larger '
              'N contains a smaller one (default: all)')
     data.add_argument(
-        '--validate-on', default='test', metavar='test|rest|DIR',
+        '--validate-on', default='test', metavar='test|rest|rest:N|DIR',
         help='what validation figures are measured on: the test set; the rest of the training '
-             'set, which --train-size leaves; or a directory with CLASS/IMAGE. The latter two '
-             'keep choices from the test set (default: %(default)s)')
+             'set, which --train-size leaves, or N images of it; or a directory with CLASS/IMAGE. '
+             'All but the first keep choices from the test set (default: %(default)s)')
     data.add_argument(
         '--size', type=number(int, 'a whole number from 8', lambda n: n >= 8), default=32,
         metavar='PIXELS',

@@ -144,7 +144,7 @@ def check_same_run(args):
         free += ('data_archive',)
         if not {before.get('dataset'), now['dataset']} & set(NAMES):
             free += ('dataset',)
-        if not {before['validate_on'], now['validate_on']} & {'test', 'rest'}:
+        if not {each['validate_on'].split(':')[0] for each in (before, now)} & {'test', 'rest'}:
             free += ('validate_on',)
     # The method comes first: a run of the other one also differs in options that only one has.
     for name in ['method', *sorted((before.keys() | now.keys()) - {'method'})]:

@@ -19,9 +19,10 @@ from matplotlib import colors, font_manager, image
 
 import compare
 from comparison.picture import COLOURS, looks
-from comparison.records import SCRIPTS
+from comparison.records import DEFAULTS, SCRIPTS
 from comparison.runs import method_of, row_name, seconds_per_epoch
 from comparison.statistics import paired_difference
+from experiment.run_directory import EARLIER
 
 SCRIPT = Path(compare.__file__)
 OPTIONS = {
@@ -385,8 +386,7 @@ def test_records_from_before_lam_could_be_per_example_are_read(pair, capsys):
     assert group['rows'][1]['name'] == 'Manifold Mixup (alpha 0.2, layers 0–5)'
 
 
-NEWER = {'train_size': None, 'validate_on': 'test', 'warmup': 0, 'loss': 'ce',
-         'label_smoothing': 0.0}
+NEWER = {'train_size': None, 'validate_on': 'test', 'warmup': 0.0, 'loss': 'ce'}
 
 
 @pytest.mark.parametrize('newer', ['base', 'mix'])
@@ -394,9 +394,13 @@ def test_a_record_from_before_there_was_an_option_has_its_default(pair, capsys, 
     change(pair / newer / 'run.json', lambda record: record['options'].update(NEWER))
     _, group = compare_runs(capsys, pair)
     assert {option: group['setting'][option] for option in NEWER} == NEWER
-    make_pair(pair / 'ints', seed=1, **{**NEWER, 'label_smoothing': 0})
+    make_pair(pair / 'ints', seed=1, **{**NEWER, 'warmup': 0})
     _, group = compare_runs(capsys, pair)
     assert [len(row['runs']) for row in group['rows']] == [2, 2]
+
+
+def test_the_scripts_take_the_same_of_an_older_record():
+    assert DEFAULTS == EARLIER
 
 
 def test_another_value_than_the_default_parts_a_newer_record_from_an_older_one(pair, capsys):

@@ -74,6 +74,13 @@ def test_the_rest_is_what_is_not_trained_on(capsys):
             == sorted(image.tobytes() for image in whole.images))
 
 
+def test_some_of_the_rest_are_as_balanced_and_the_first_of_it():
+    part, rest = (dataset.load('digits', train_size=103, validate_on=validate_on)[1]
+                  for validate_on in ('rest:207', 'rest'))
+    np.testing.assert_array_equal(part.images, rest.images[:207])
+    assert len(part) == 207 and set(part.per_class) == {20, 21}
+
+
 @pytest.fixture
 def folder(tmp_path):
     for split, n in ('train', 5), ('val', 2):
@@ -83,7 +90,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize('validate_on, n', [('rest', 6), ('{}/val', 4), ('{}/train', 10)])
+@pytest.mark.parametrize('validate_on, n', [
+    ('rest', 6), ('rest:4', 4), ('{}/val', 4), ('{}/train', 10)])
 def test_a_folder_needs_no_test_where_it_is_not_asked_for(folder, capsys, validate_on, n):
     validate_on = validate_on.format(folder)
     train, validation = dataset.load(
@@ -91,7 +99,7 @@ def test_a_folder_needs_no_test_where_it_is_not_asked_for(folder, capsys, valida
     assert train.per_class == [2, 2] and validation.per_class == [n // 2] * 2
     assert train.images.shape[2:] == validation.images.shape[2:] == (24, 24)
     assert (validation.images[:, 2, 0, 0] == np.array([7, 90])[validation.labels]).all()
-    use = 'others' if validate_on == 'rest' else f'of {validate_on}'
+    use = 'others' if validate_on.startswith('rest') else f'of {validate_on}'
     assert f': 4 of 10 images to train (2 a class), {n} {use} to validate ({n // 2}), 2 ' in (
         capsys.readouterr().out)
 
@@ -129,7 +137,10 @@ def test_a_folder_of_other_classes_is_refused(folder):
     (('--train-size', '1438'), '--train-size: given 1438, valid: 10, one image of each'),
     (('--validate-on', 'rest'), '--validate-on rest needs --train-size N'),
     (('--train-size', '1437', '--validate-on', 'rest'), '--train-size 1437 leaves no rest'),
-    (('--validate-on', 'none'), "--validate-on: given 'none', valid: test, rest, or a directory"),
+    (('--train-size', '1430', '--validate-on', 'rest:8'),
+     '--validate-on: given rest:8, valid: rest:1 to rest:7, as many as --train-size 1430 leaves'),
+    (('--validate-on', 'rest:0'), "--validate-on: given 'rest:0', valid: test, rest, rest:N, or"),
+    (('--validate-on', 'none'), "--validate-on: given 'none', valid: test, rest, rest:N, or a di"),
     (('--train-size', '20', '--batchsize', '32'), '--batchsize: given 32, valid: 1 to 20')])
 def test_what_is_not_valid_is_refused_in_one_line(capsys, monkeypatch, tmp_path, options, said):
     assert said in refused(capsys, monkeypatch, '--dataset', 'digits', '--device', 'cpu',
