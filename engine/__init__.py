@@ -28,13 +28,13 @@ from engine import environment  # isort: skip  # before NumPy, whose OpenBLAS re
 import chainer
 import numpy as np
 
-from engine import backends, bottleneck, functions
+from engine import backends, functions, fusion
 from engine.cpu import update_rules
 from engine.cpu.backend import CPU
 from engine.layout import lay_out_weights
 from engine.seam import replaced, switch
 
-__all__ = ['ENGINES', 'backends', 'bottleneck', 'environment', 'functions', 'replaced', 'switch',
+__all__ = ['ENGINES', 'backends', 'environment', 'functions', 'fusion', 'replaced', 'switch',
            'update_rules', 'use']
 
 ENGINES = 'fast', 'stock'

@@ -11,7 +11,7 @@ class Backend:
     """The operations on arrays of one kind.
 
     Feature maps are contiguous (N, H, W, C) arrays, matrices contiguous (rows, channels) ones.
-    What is handed to a backend is decided in ``functions.py`` and ``bottleneck.py``, alike for all
+    What is handed to a backend is decided in ``functions.py`` and ``fusion.py``, alike for all
     of them.  The modules of all backends have the functions of those in ``engine/cpu``.
 
     Args:

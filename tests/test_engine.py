@@ -24,7 +24,7 @@ from mixup import ManifoldMixupClassifier
 from model import ResNet50
 from tests.reference.cases import LAM, N_CLASS, batch
 from tests.test_network_against_torch import arrays, difference, values
-from tests.test_operations import ROUNDING, bottleneck, channels_last
+from tests.test_operations import ROUNDING, channels_last
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -194,77 +194,6 @@ def test_blas_keeps_to_one_thread_while_the_engine_is_on():
             assert set(counts()) == {1}
             engine.switch(True)  # once more, which changes nothing
         assert counts() == before
-
-
-# The blocks of ResNets
-
-def nodes(y):
-    """The functions behind a variable, by name."""
-    found, todo = [], [y.creator_node]
-    while todo:
-        node = todo.pop()
-        if node is not None:
-            found.append(node.label)
-            todo += [x.creator_node for x in node.inputs]
-    return found
-
-
-def test_a_bottleneck_is_one_node():
-    x = np.zeros((2, 6, 3, 3), 'f')
-    with engine.replaced():
-        found = nodes(bottleneck('B', np.dtype('f'))(x))
-    assert found == ['Bottleneck']
-
-
-class Normalization(L.BatchNormalization):
-    pass
-
-
-class CountNormalizations(chainer.LinkHook):
-
-    name = 'CountNormalizations'
-    count = 0
-
-    def forward_postprocess(self, args):
-        self.count += isinstance(args.link, L.BatchNormalization)
-
-
-@pytest.mark.parametrize('case', ['half', 'one pixel', 'subclass', 'hook', 'no beta', 'evaluation'])
-def test_a_bottleneck_that_is_not_covered_is_made_of_chainers_nodes(case):
-    x = np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f')
-    x = {'half': x.astype('e'), 'one pixel': x[:1, :, :1, :1]}.get(case, x)
-
-    def compute():
-        block = bottleneck('B', np.dtype('e' if case == 'half' else 'f'))
-        with block.init_scope():
-            if case in ('subclass', 'no beta'):
-                for name, n in ('bn1', 4), ('bn2', 4), ('bn3', 6):
-                    delattr(block, name)
-                    setattr(block, name, Normalization(n) if case == 'subclass' else
-                            L.BatchNormalization(n, use_beta=False))
-        hook = CountNormalizations()
-        with contextlib.ExitStack() as stack:
-            if case == 'hook':
-                stack.enter_context(hook)
-            stack.enter_context(chainer.using_config('train', case != 'evaluation'))
-            y = block(x)
-        assert hook.count == (3 if case == 'hook' else 0)
-        assert 'ReLU' in nodes(y) and 'Bottleneck' not in nodes(y)
-        return [y.array]
-    with pytest.warns(UserWarning) if case == 'one pixel' else contextlib.nullcontext():
-        stock, fast = both(compute)
-    assert_same(stock, fast, 'f')
-
-
-def test_statistics_do_not_change_when_a_bottleneck_is_computed_again():
-    block = bottleneck('B', np.dtype('f'))
-    x = chainer.Variable(np.random.RandomState(1).normal(size=(2, 6, 3, 3)).astype('f'))
-    with engine.replaced():
-        y = F.forget(block, x)
-        before = copy.deepcopy(arrays(block))
-        F.sum(y).backward()
-    for name, array in arrays(block).items():
-        np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
 # Optimizers

@@ -31,6 +31,6 @@ def relu_gradient(y, gy):
     return elementwise(rectify_gradient, y, gy)
 
 
-def add(a, b):
-    """a + b for arrays of one layout without gaps."""
-    return elementwise(np.add, a, b)
+def add(a, b, out=None):
+    """a + b for arrays of one layout without gaps; written to ``out``, if given."""
+    return elementwise(np.add, a, b, y=out)

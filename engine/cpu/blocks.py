@@ -69,9 +69,12 @@ def flat(array):
     return view if np.may_share_memory(view, array) else None
 
 
-def elementwise(operation, *inputs):
-    """The new array that ``operation(*blocks, out)`` computes from arrays of one layout."""
-    y = np.empty_like(inputs[0])
+def elementwise(operation, *inputs, y=None):
+    """The array that ``operation(*blocks, out)`` computes from arrays of one layout.
+
+    It is a new one if no array ``y`` is given.
+    """
+    y = np.empty_like(inputs[0]) if y is None else y
     *views, out = map(flat, (*inputs, y))
 
     def compute(block):

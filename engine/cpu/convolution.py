@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from engine.cpu import winograd
+from engine.cpu.activation import add
 from engine.cpu.matmul import matmul
 from engine.cpu.threads import parallel_for
 from engine.geometry import output_size
@@ -85,10 +86,7 @@ def weight_gradient(x, gy, w_shape, stride, pad):
 
 
 def input_gradient(gy, W, x_shape, stride, pad, onto=None):
-    """The gradient of x, of shape ``x_shape``, for the gradient gy of y.
-
-    It is added to ``onto``, an array of that shape, if one is given; that array is overwritten.
-    """
+    """The gradient of x, of shape ``x_shape``, for the gradient gy of y; plus ``onto``, if any."""
     n, h, w, out = gy.shape
     if is_pointwise(W.shape, pad):
         W = W.reshape(out, -1)
@@ -97,8 +95,8 @@ def input_gradient(gy, W, x_shape, stride, pad, onto=None):
             return matmul(pixel_rows(gy), W, onto).reshape(x_shape)
         return spread(matmul(pixel_rows(gy), W).reshape(n, h, w, -1), x_shape, stride, onto)
     if onto is not None:
-        onto += input_gradient(gy, W, x_shape, stride, pad)
-        return onto
+        gx = input_gradient(gy, W, x_shape, stride, pad)
+        return add(gx, onto, out=gx)
     if winograd.suits(x_shape, W.shape, stride, pad):
         return winograd.input_gradient(gy, W, pad)
 
@@ -124,7 +122,7 @@ def subsampled(x, stride):
 
 def spread(gx, x_shape, stride, onto=None):
     """The gradient of the input of :func:`subsampled`, added to ``onto`` if that is given."""
-    full = np.zeros(x_shape, gx.dtype) if onto is None else onto
+    full = np.zeros(x_shape, gx.dtype) if onto is None else onto.copy()
     full[:, ::stride[0], ::stride[1]] += gx
     return full
 

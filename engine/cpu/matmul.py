@@ -14,8 +14,10 @@ def matmul(a, b, onto=None):
 
     Args:
         a, b (numpy.ndarray): (rows, inner) and (inner, columns).
-        onto (numpy.ndarray): (rows, columns), to which the product is added in place; None for a
-            new array.
+        onto (numpy.ndarray): (rows, columns), to which the product is added; None for zeros.
+
+    Returns:
+        numpy.ndarray: A new array.
     """
     rows, inner = a.shape
     columns = b.shape[1]
@@ -28,17 +30,18 @@ def matmul(a, b, onto=None):
             y += other
         return y
 
-    y = np.empty((rows, columns), a.dtype) if onto is None else onto
+    y = np.empty((rows, columns), a.dtype)
 
-    def multiply(a, b, out):
-        if onto is None:
-            np.matmul(a, b, out=out)
-        else:
-            out += a @ b
+    def multiply(rows, columns):
+        out = y[rows, columns]
+        np.matmul(a[rows], b[:, columns], out=out)
+        if onto is not None:
+            out += onto[rows, columns]
+    every = slice(None)
     step = min(-(-longer // BLOCKS), ELEMENTS // (inner + min(rows, columns)))
     step = max(step, NARROWEST)
     if rows >= columns:
-        parallel_for(lambda block: multiply(a[block], b, y[block]), rows, step, work)
+        parallel_for(lambda block: multiply(block, every), rows, step, work)
     else:
-        parallel_for(lambda block: multiply(a, b[:, block], y[:, block]), columns, step, work)
+        parallel_for(lambda block: multiply(every, block), columns, step, work)
     return y
