@@ -79,7 +79,7 @@ def test_winograds_algorithm_is_used_where_it_saves_a_third_of_the_products():
 
 
 @pytest.mark.parametrize('shape', [(4, 64, 32, 32), (8, 256, 8, 8), (16, 512, 4, 4)])
-def test_float32_errors_of_winograds_algorithm_are_near_those_of_chainers(shape):
+def test_float32_errors_of_winograds_algorithm_are_at_most_ten_times_those_of_chainers(shape):
     random = np.random.RandomState(0)
     inputs = [np.maximum(random.normal(size=shape), 0),
               random.normal(size=(shape[1], shape[1], 3, 3))]
@@ -90,7 +90,7 @@ def test_float32_errors_of_winograds_algorithm_are_near_those_of_chainers(shape)
     exact = compute('d')
     for expected, one, other in zip(exact, *both(lambda: compute('f'))):
         error = np.linalg.norm(one - expected), np.linalg.norm(other - expected)
-        assert error[1] <= 3 * error[0], (error[0], error[1], np.linalg.norm(expected))
+        assert error[1] <= 10 * error[0] and error[1] < 3e-6 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize('n, channels, out, size, kernel, stride, pad', [
