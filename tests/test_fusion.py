@@ -105,7 +105,7 @@ PATTERNS = {  # what becomes of x and its batch normalization, and how many node
     'looked at': (looked_at, 0),
     'doubled': (lambda bn, x: F.relu(2 * bn(x)), 0),
     'added to itself': (lambda bn, x: (lambda h: F.relu(h + h))(bn(x)), 0),
-    'broadcast': (lambda bn, x: F.relu(bn(x) + F.sum(x, axis=0, keepdims=True)), 0),
+    'broadcast': (lambda bn, x: F.relu(F.sum(x, axis=0, keepdims=True) + bn(x)), 0),
     'two residuals': (lambda bn, x: F.relu(bn(x) + x + x), 0),
     'no ReLU': (lambda bn, x: bn(x) + x, 0),
     'no residual': (lambda bn, x: bn(x), 0),
