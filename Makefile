@@ -11,7 +11,7 @@
 #                            METHODS="baseline inputmixup manifoldmixup" trains input mixup too,
 #                            JOBS=2 two runs at once
 # make bench                 seconds of a training step beside PyTorch's, images a second of the
-#                            data path: some twenty minutes; DEVICE=0 measures on that GPU instead
+#                            data path: some half an hour; DEVICE=0 measures on that GPU instead
 # make gpu-check             on a machine with a GPU: its tests, a benchmark, a profile and the
 #                            comparison on CIFAR-10 for as long as fits into ten minutes; the result
 #                            is in gpu-check/ and gpu-check.tar.gz.  CHECK="tests step" picks parts

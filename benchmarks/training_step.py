@@ -1,6 +1,6 @@
 """Milliseconds per training step: this engine, stock Chainer, and PyTorch at its best.
 
-    python -m benchmarks.training_step                                  on the CPU: twenty minutes
+    python -m benchmarks.training_step                                  on the CPU: half an hour
     python -m benchmarks.training_step --case resnet50-imagenet-32      one network and batch
     python -m benchmarks.training_step --device 0                       on a GPU
     python -m benchmarks.training_step --device 0 --case resnet50-imagenet --batch 128 \\
@@ -39,7 +39,8 @@ from experiment.errors import Invalid, one_line_errors
 from experiment.options import COUNT, RATE, DocstringHelp, Parser
 
 # The first of each list counts most.
-CPU_BATCHES = {'resnet50-imagenet': (32, 128), 'resnet50-cifar': (32,), 'preactresnet18': (64,)}
+CPU_BATCHES = {'resnet50-imagenet': (32, 128), 'resnet50-cifar': (32,), 'preactresnet18': (64,),
+               'resnet18-cifar': (64,), 'wrn28-10': (16,)}
 GPU_BATCHES = 128, 256, 1024
 PRECISIONS = 'float32', 'tf32', 'fp16'
 ROW = 60  # seconds, of which no row gets less while others wait
@@ -62,8 +63,8 @@ def parse_args(argv=None):
     parser.add_argument('--device', default='cpu', type=devices.name, metavar='ID|cpu',
                         help='cpu, or the number of a GPU (default: %(default)s)')
     parser.add_argument('--case', action='append', type=case, metavar='NETWORK[-BATCH]',
-                        help=f'{", ".join(CASES)}; {several} (default: all, on a CPU the first '
-                             'three)')
+                        help=f'{", ".join(CASES)}; {several} (default: all, on a CPU '
+                             f'{", ".join(CPU_BATCHES)})')
     parser.add_argument('--batch', action='append', type=COUNT, metavar='N',
                         help=f"{several} (default: the case's own; a case without one has several, "
                              'on a GPU {}, {} and {})'.format(*GPU_BATCHES))

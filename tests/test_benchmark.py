@@ -82,12 +82,13 @@ def rows(*given):
     return training_step.wanted_rows(training_step.parse_args(given))
 
 
-def test_the_cpu_has_four_rows_unless_others_are_named():
+def test_the_cpu_has_six_rows_unless_others_are_named():
     assert rows() == [
         ('resnet50-imagenet', 32, 'float32'), ('resnet50-cifar', 32, 'float32'),
-        ('resnet50-imagenet', 128, 'float32'), ('preactresnet18', 64, 'float32')]
+        ('wrn28-10', 16, 'float32'), ('resnet50-imagenet', 128, 'float32'),
+        ('preactresnet18', 64, 'float32'), ('resnet18-cifar', 64, 'float32')]
     assert rows('--case', 'resnet50-imagenet-32', '--case', 'wrn28-10') == [
-        ('resnet50-imagenet', 32, 'float32'), ('wrn28-10', 32, 'float32')]
+        ('resnet50-imagenet', 32, 'float32'), ('wrn28-10', 16, 'float32')]
     assert rows('--case', 'resnet50-cifar', '--batch', '2') == [('resnet50-cifar', 2, 'float32')]
 
 

@@ -338,7 +338,8 @@ def test_a_recorded_table_is_that_of_its_record(path):
 # The table of speed
 
 NETWORKS = {'resnet50-imagenet': "ResNet-50, ImageNet's stem",
-            'resnet50-cifar': "ResNet-50, CIFAR's stem", 'preactresnet18': 'PreActResNet-18'}
+            'resnet50-cifar': "ResNet-50, CIFAR's stem", 'preactresnet18': 'PreActResNet-18',
+            'resnet18-cifar': "ResNet-18, CIFAR's stem", 'wrn28-10': 'WRN-28-10'}
 ON_CPU = 'results/bench/training_step-cpu.json'
 
 
