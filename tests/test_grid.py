@@ -186,7 +186,9 @@ def test_what_is_finished_is_only_compared_again(grid):
     (['METHODS=baseline inputmixup', 'JOBS=2', 'SEEDS=4', 'TRAIN=--epoch 3', 'OUT=x'],
      '--methods baseline inputmixup --seeds 4 --jobs 2 --out x --epoch 3')])
 def test_make_train_names_methods_seeds_and_jobs(given, command):
-    made = subprocess.run(['make', '-n', 'train', 'PYTHON=python', *given], cwd=ROOT,
+    # Under another make, its variables would have this one name its directory.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(('MAKE', 'MFLA'))}
+    made = subprocess.run(['make', '-n', 'train', 'PYTHON=python', *given], cwd=ROOT, env=own,
                           capture_output=True, text=True, check=True)
     assert made.stdout.replace('\\\n', '').split() == [
         'python', '-m', 'experiment.grid', *command.split()]
