@@ -29,7 +29,7 @@ def number(kind, valid, condition):
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and condition(value)):
+        if not (-math.inf < value < math.inf and condition(value)):
             raise argparse.ArgumentTypeError(f'given {text!r}, valid: {valid}')
         return value
     return parse

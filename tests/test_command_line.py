@@ -57,6 +57,7 @@ def refused(capsys, monkeypatch, *arguments, script=train_manifoldmixup):
     (('--mixup-alpha', '1e301'), ['1e301', '0, or 1e-300 to 1e300']),
     (('--epoch', '0'), ['0', 'from 1']),
     (('--epoch', '1' + 30 * '0'), ['1000', 'from 1 to 1000000']),
+    (('--epoch', 400 * '1'), ['1111', 'from 1 to 1000000']),  # no float is so large
     (('--batchsize', '1.5'), ['1.5', 'from 1']),
     (('--learnrate', '0'), ['0', 'above 0']),
     (('--weight-decay', '-1'), ['-1', 'from 0']),
