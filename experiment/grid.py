@@ -42,15 +42,15 @@ def main():
 
     runs = [Run(method, seed, os.path.join(args.out, f'{method}-{seed}'),
                 [SCRIPTS[method], *options_for(method, args, rest)])
-            for seed in args.seeds for method in args.methods]
+            for seed in args.seeds for method in SCRIPTS if method in args.methods]
     left = check(runs)
     interrupted = train(left, args.jobs, Display(runs, left)) if left else None
     status = 0
     if interrupted:
         print('Interrupted; the same command goes on', file=sys.stderr)
         status = 128 + interrupted
-    elif len(args.methods) > 1:
-        status = compare([run.out for run in runs if run.started], args.out)
+    else:
+        status = compare([run for run in runs if run.started], args.out)
     for run in left:
         if run.state == 'failed':
             print(f'grid.py: error: {run.name} failed: {run.problem}', file=sys.stderr)
@@ -99,8 +99,9 @@ def options_for(method, args, rest):
 def check(runs):
     """Return the runs that are left to train; print how long they would take.
 
-    What is there comes first: where it has other options, nothing is trained.  The scripts check
-    it with --estimate, by which they write nothing.
+    What is there comes first: where it has other options, nothing is trained.  For what is not, the
+    last run stands, whose script has the most options.  The scripts check with --estimate, by which
+    they write nothing.
 
     Raises:
         SystemExit: If a script refuses a run.
@@ -112,8 +113,8 @@ def check(runs):
             if 'is finished already' in said:
                 print(said, end='', flush=True)
                 left.remove(run)
-    started = [run for run in left if run.started]
-    for number, run in enumerate(started or left[-1:]):
+    doubtful = [run for run in left if run.started or run is left[-1]]
+    for number, run in enumerate(doubtful):
         ask(run, len(left), subprocess.DEVNULL if number else None)
     return left
 
@@ -132,11 +133,12 @@ def ask(run, count, stdout):
     return done.stdout
 
 
-def compare(directories, out):
-    """Compare runs, if there are any; return the status of compare.py."""
-    if not directories:
+def compare(runs, out):
+    """Compare runs, if they are of several methods; return the status of compare.py."""
+    if len({run.method for run in runs}) < 2:
         return 0
     print(flush=True)
+    directories = [run.out for run in runs]
     return subprocess.run([sys.executable, 'compare.py', *directories, '--out', out]).returncode
 
 

@@ -30,7 +30,8 @@ class Run:
     """
 
     def __init__(self, method, seed, out, arguments):
-        self.name, self.seed, self.out, self.arguments = f'{method}-{seed}', seed, out, arguments
+        self.method, self.seed, self.out, self.arguments = method, seed, out, arguments
+        self.name = f'{method}-{seed}'
         self.output = os.path.join(out, 'output')
         self.process, self.state, self.problem = None, 'waiting', None
 

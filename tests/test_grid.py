@@ -55,8 +55,9 @@ if args.resume:
         fail(f'--resume: the run in {args.out} has another epoch')
     if os.path.exists(path('model.npz')):
         sys.exit(print(f'{args.out} is finished already'))
-if args.epoch == 'bad':
-    fail('--epoch: given bad')
+for option in 'epoch', 'lam_per':
+    if getattr(args, option) == 'bad':
+        fail(f'--{option}: given bad')
 with open('calls', 'a') as calls:
     print('estimate' if args.estimate else 'resume' if args.resume else 'train', name, file=calls)
 if args.estimate:
@@ -174,6 +175,14 @@ def test_a_mistake_in_an_option_is_no_reason_to_begin_anew(grid):
     assert not os.path.exists('new')
 
 
+def test_a_mistake_in_an_option_of_the_mixup_alone_stops_all(grid):
+    new = grid('--methods', 'inputmixup', 'baseline', '--epoch', '1', '--lam-per', 'bad')
+    grid('--methods', 'baseline', '--epoch', '4', '--do', 'sys.exit(1)')
+    status, said, calls = grid('--epoch', '4', '--lam-per', 'bad')
+    assert new == (2, said, []) and said == 'script: error: --lam_per: given bad\n'
+    assert status == 2 and calls == ['estimate baseline-0']
+
+
 def test_what_is_finished_is_only_compared_again(grid):
     grid('--epoch', '4')
     assert grid('--epoch', '4') == (0, '', [COMPARED])
@@ -254,11 +263,13 @@ def test_the_same_command_goes_on_with_runs_that_ended_early(grid, do, problem):
         'resume manifoldmixup-0', COMPARED])
 
 
-def test_where_no_run_began_nothing_is_compared(grid, folder):
-    (folder / 'train_baseline.py').write_text('import sys; "--estimate" in sys.argv or sys.exit(3)')
-    (folder / 'train_manifoldmixup.py').write_text((folder / 'train_baseline.py').read_text())
+@pytest.mark.parametrize('failing', [['train_baseline.py'], [*set(program.SCRIPTS.values())]])
+def test_where_no_two_methods_began_nothing_is_compared(grid, folder, failing):
+    for script in failing:
+        (folder / script).write_text('import sys; "--estimate" in sys.argv or sys.exit(3)')
     status, said, calls = grid('--epoch', '1')
-    assert status == 1 and said.count('exit status 3') == 2 and not calls
+    assert status == 1 and said.count('exit status 3') == len(failing)
+    assert not any('compare' in call for call in calls)
 
 
 def alive(pid):
