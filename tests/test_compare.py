@@ -896,7 +896,13 @@ def test_a_closed_pipe_ends_it_in_silence_and_a_full_device_in_one_line(pair):
 RESULTS = sorted(Path(__file__).parents[1].glob('results/*/comparison.md'))
 
 
+def settings(directory):
+    groups = json.loads((directory / 'comparison.json').read_text())['groups']
+    return [group['setting'] for group in groups]
+
+
 @pytest.mark.parametrize('published', RESULTS, ids=lambda path: path.parent.name)
 def test_a_published_comparison_is_that_of_the_runs_beside_it(published, tmp_path):
     compare.main([str(published.parent), '--out', str(tmp_path)])
     assert (tmp_path / 'comparison.md').read_text() == published.read_text()
+    assert settings(tmp_path) == settings(published.parent)
