@@ -99,7 +99,7 @@ def check_classes(sets):
     for (here, those), (there, these) in itertools.permutations(sets.items(), 2):
         if odd := sorted(set(those) - set(these)):
             raise Invalid(f'the class {odd[0]!r} is in {here} but not in {there}, which has '
-                          f'{listed(map(repr, these))}: both must hold the same classes')
+                          f'{listed(map(repr, these)) or "none"}: both must hold the same classes')
 
 
 def find(path):

@@ -120,6 +120,9 @@ def test_the_classes_of_every_set_are_in_the_order_of_folders(name):
 
 
 def test_a_folder_of_other_classes_is_refused(folder):
+    (folder / 'empty').mkdir()
+    with pytest.raises(Invalid, match="the class 'cat' is in .* not in .*empty, which has none: "):
+        dataset.load(str(folder), validate_on=str(folder / 'empty'))
     with pytest.raises(Invalid, match="the class '0' is in digits but not in .*val, which has "
                                       "'cat', 'dog': both must hold the same classes"):
         dataset.load('digits', validate_on=str(folder / 'val'))
