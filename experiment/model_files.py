@@ -25,8 +25,8 @@ def load_pretrained(path, network):
 
     The file is one of two: Chainer's ResNet-50-model.npz, weights trained on ImageNet, which fill
     ``network.backbone``; or a model.npz or model_best.npz of a run, which fills all of a network.
-    The classifier, which is what lies outside the backbone, keeps its random weights where the
-    file is of other classes, as ImageNet's is.
+    The classifier, the link whose name begins with ``fc``, keeps its random weights where the file
+    is of other classes, as ImageNet's is.
 
     Raises:
         Invalid: If the file is missing, is of neither kind, or does not fit.
@@ -40,8 +40,10 @@ def load_pretrained(path, network):
         if prefix and not any(name.startswith(prefix) for name in npz.names):
             fill(network.backbone, npz)
             described = "weights in Chainer's layout; the classifier starts from random weights"
-        elif wrong := wrong_classifier(network, npz, prefix):
-            fill(network.backbone, npz, prefix)
+        elif wrong := wrong_classifier(network, npz):
+            for part in network.children():
+                if not is_classifier(part.name):
+                    fill(part, npz, f'{part.name}/')
             described = f'a model of a run; the classifier starts from random weights: {wrong}'
         else:
             fill(network, npz)
@@ -57,10 +59,15 @@ def backbone_prefix(network):
     return ''
 
 
-def wrong_classifier(network, npz, prefix):
+def is_classifier(name):
+    """Whether a link of a network or an array in it, by its name, is of the classifier."""
+    return name.startswith('fc')
+
+
+def wrong_classifier(network, npz):
     """Return where the shape of an array of the classifier differs, or None if none does."""
     for name, what in misfits(network, npz).items():
-        if name in npz and not name.startswith(prefix):
+        if name in npz and is_classifier(name):
             return what
     return None
 

@@ -289,6 +289,17 @@ def test_a_network_without_a_backbone_takes_a_model_of_a_run(tmp_path, network):
     assert_same_weights(source, target)
 
 
+def test_every_network_takes_a_model_of_other_classes_but_for_the_classifier(capsys, tmp_path):
+    source, target = ARCHITECTURES['resnet18'](10), ARCHITECTURES['resnet18'](7)
+    fc = target.fc.copy('copy')
+    save_npz(str(tmp_path / 'model.npz'), source)
+    experiment.load_pretrained(str(tmp_path / 'model.npz'), target)
+    for name in 'conv1', 'bn1', 'res2', 'res3', 'res4', 'res5':
+        assert_same_weights(source[name], target[name])
+    assert_same_weights(fc, target.fc)
+    assert 'random weights: fc/W has shape (10, 512) in the file' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize('architecture, named', [
     ('preactresnet18', 'conv1/W has shape (64, 3, 7, 7) in the file, (64, 3, 3, 3) here'),
     ('resnet18', 'there is no fc/W in it')])
