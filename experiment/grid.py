@@ -74,12 +74,14 @@ def parse(parser, argv=None):
     """Return the arguments, and the list of options that every script gets.
 
     Raises:
-        Invalid: If an option is given that is for a single run.
+        Invalid: If an option is given that is for a single run, or no name of a directory.
     """
     args, rest = parser.parse_known_args(argv)
     if given := {'seed', 'resume', 'estimate'} & vars(args).keys():
         raise Invalid(f'--{min(given)} is for a single run; give --seeds, and the same command '
                       'again to go on')
+    if not args.out:
+        raise Invalid('--out: given an empty name, valid: that of a directory')
     return args, rest
 
 

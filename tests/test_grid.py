@@ -183,6 +183,11 @@ def test_a_mistake_in_an_option_of_the_mixup_alone_stops_all(grid):
     assert status == 2 and calls == ['estimate baseline-0']
 
 
+def test_an_empty_name_of_a_directory_is_refused(grid):
+    said = 'grid.py: error: --out: given an empty name, valid: that of a directory\n'
+    assert grid('--epoch', '1', out='') == (2, said, [])
+
+
 def test_what_is_finished_is_only_compared_again(grid):
     grid('--epoch', '4')
     assert grid('--epoch', '4') == (0, '', [COMPARED])
