@@ -11,7 +11,7 @@ best*: best epoch, chosen on {images}; it flatters every row, so no verdict rest
 # By --validate-on; elsewhere it is a directory.
 VALIDATED_ON = {
     'test': 'the test data',
-    'rest': 'held-out training images, on which all accuracies here are measured'}
+    'rest': 'held-out training images'}
 
 
 def title(setting, settings, longest=None):

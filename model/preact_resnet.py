@@ -100,7 +100,7 @@ class PreActResNet(ManifoldMixupNetwork):
     """
 
     layers = range(6)
-    stems = 'cifar',
+    stems = ('cifar',)
 
     def __init__(self, n_class=10, stem='cifar'):
         super().__init__()

@@ -35,7 +35,7 @@ class WideResNet(ManifoldMixupNetwork):
     """
 
     layers = range(5)
-    stems = 'cifar',
+    stems = ('cifar',)
 
     def __init__(self, n_class=10, stem='cifar'):
         super().__init__()

@@ -415,8 +415,8 @@ def test_the_notes_say_on_which_images_the_best_epoch_is_chosen(tmp_path, capsys
     make_pair(tmp_path / 'test')
     make_pair(tmp_path / 'folder', validate_on='my\nphotos')
     compare.main([str(tmp_path)])
-    assert ('best epoch, chosen on the images of my?photos, or held-out training images, on which '
-            'all accuracies here are measured, or the test data; ') in capsys.readouterr().out
+    assert ('best epoch, chosen on the images of my?photos, or held-out training images, or the '
+            'test data; ') in capsys.readouterr().out
 
 
 def test_the_table_has_aligned_columns(three_pairs, capsys):

@@ -201,7 +201,8 @@ def test_what_is_finished_is_only_compared_again(grid):
      '--methods baseline inputmixup --seeds 4 --jobs 2 --out x --epoch 3')])
 def test_make_train_names_methods_seeds_and_jobs(given, command):
     # Under another make, its variables would have this one name its directory.
-    own = {name: value for name, value in os.environ.items() if not name.startswith(('MAKE', 'MFLA'))}
+    own = {name: value for name, value in os.environ.items()
+           if not name.startswith(('MAKE', 'MFLAGS'))}
     made = subprocess.run(['make', '-n', 'train', 'PYTHON=python', *given], cwd=ROOT, env=own,
                           capture_output=True, text=True, check=True)
     assert made.stdout.replace('\\\n', '').split() == [

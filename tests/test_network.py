@@ -20,7 +20,7 @@ def network():
     return ResNet50()
 
 
-LARGE = 'preactresnet34', 'preactresnet50', 'wrn28-10'
+LARGE = 'resnet50', 'preactresnet34', 'preactresnet50', 'wrn28-10'
 
 
 @pytest.fixture(scope='module', params=[

@@ -303,7 +303,7 @@ def test_the_scripts_are_paired_by_seed(images, tmp_path, monkeypatch, mixup):
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize('loss', LOSSES)
+@pytest.mark.parametrize('loss', [pytest.param('ce', marks=pytest.mark.slow), 'bce'])
 def test_both_scripts_train_and_evaluate_with_the_loss_that_is_asked_for(
         images, tmp_path, monkeypatch, loss):
     for method in SCRIPTS:
