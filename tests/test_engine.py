@@ -274,7 +274,7 @@ def train(name, dtype, seed=1, optimizer=None, steps=1):
     engine.use(name, model)
     if optimizer:
         optimizer.setup(model)
-    x, t, index = batch(16, seed)
+    x, t, index = batch(16, seed=seed)
     for _ in range(steps):
         loss = model(x.astype(dtype), t, LAM, 2, index)
         model.cleargrads()

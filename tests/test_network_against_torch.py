@@ -15,7 +15,7 @@ import engine
 from mixup import ManifoldMixupClassifier
 from model import ARCHITECTURES
 from model.wide_resnet import WideResNet
-from tests.reference.cases import CASES, LAM, N_CLASS, batch, digest, weights
+from tests.reference.cases import CASES, LAM, N_CLASS, batch_of, digest, weights
 
 TORCH = importlib.util.find_spec('torch') is not None
 VALUES = os.path.join(os.path.dirname(__file__), 'reference', 'values.npz')
@@ -62,7 +62,7 @@ def values(architecture, stem):
 
 def step(engine_name, architecture, stem, layer_mix, dtype):
     """Loss, logits, gradients and new statistics of one training step by an engine."""
-    x, t, index = batch(architecture, stem)
+    x, t, index = batch_of(architecture, stem)
     with chainer.using_config('dtype', dtype):
         network = NETWORKS[architecture](N_CLASS, stem)
     classifier = ManifoldMixupClassifier(network, mixup_hidden=layer_mix is not None)
@@ -82,7 +82,7 @@ def step(engine_name, architecture, stem, layer_mix, dtype):
 @functools.lru_cache(maxsize=1)
 def torch_step(architecture, stem, layer_mix, dtype):
     from tests.reference.networks_torch import loss_and_gradients
-    x, t, index = batch(architecture, stem)
+    x, t, index = batch_of(architecture, stem)
     return loss_and_gradients(
         architecture, values(architecture, stem), x, t, stem, layer_mix, LAM, index, dtype)
 

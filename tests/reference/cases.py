@@ -18,11 +18,15 @@ CASES = [(architecture, stem, layer) for architecture, stem, layers in (
     ('wrn28-10', 'cifar', (2,))) for layer in layers]
 
 
-def batch(architecture, stem, seed=1):
+def batch_of(architecture, stem):
+    """The batch on which a network is compared, as of :func:`batch`."""
+    return batch(8 if stem == 'imagenet' else 3,
+                 32 if stem == 'imagenet' or architecture == 'resnet50' else 16)
+
+
+def batch(n, side=32, seed=1):
     """Images, float64 in [0, 1], shape (n, 3, side, side), labels, and a permutation."""
     random = np.random.RandomState(seed)
-    n = 8 if stem == 'imagenet' else 3
-    side = 32 if stem == 'imagenet' or architecture == 'resnet50' else 16
     return (random.uniform(size=(n, 3, side, side)), random.randint(N_CLASS, size=n).astype('i'),
             random.permutation(n))
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from tests.reference.cases import CASES, LAM, batch, digest, weights
+from tests.reference.cases import CASES, LAM, batch_of, digest, weights
 from tests.reference.networks_torch import loss_and_gradients
 from tests.test_network_against_torch import shapes
 
@@ -16,7 +16,7 @@ PATH = os.path.join(os.path.dirname(__file__), 'values.npz')
 def main():
     values = {}
     for architecture, stem, layer_mix in CASES:
-        x, t, index = batch(architecture, stem)
+        x, t, index = batch_of(architecture, stem)
         loss, y, gradients, statistics = loss_and_gradients(
             architecture, weights(shapes(architecture, stem)), x, t, stem, layer_mix, LAM, index)
         case = f'{architecture} {stem} {layer_mix} '
