@@ -15,7 +15,7 @@ import engine
 from mixup import ManifoldMixupClassifier
 from model import ARCHITECTURES
 from model.wide_resnet import WideResNet
-from tests.reference.cases import CASES, LAM, N_CLASS, batch_of, digest, weights
+from tests.reference.cases import CASES, LAM, N_CLASS, PLAIN, batch_of, digest, weights
 
 TORCH = importlib.util.find_spec('torch') is not None
 VALUES = os.path.join(os.path.dirname(__file__), 'reference', 'values.npz')
@@ -96,19 +96,21 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
-def runs(*quick):
-    """Each case by each engine; case by case, so that PyTorch computes each once.
+def runs(quick, cases):
+    """Some cases by the fast engine, the plain networks by both.
 
     Args:
         quick: The cases that are no slow test by the fast engine.
+        cases: All cases, those of a network in a row.
     """
     return [pytest.param(name, *case, marks=[] if name == 'fast' and case in quick else
-                         [pytest.mark.slow]) for case in CASES for name in engine.ENGINES]
+                         [pytest.mark.slow]) for case in cases for name in engine.ENGINES
+            if name == 'fast' or case[-1] is PLAIN]
 
 
-@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
+@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs([
     ('resnet50', 'imagenet', None), ('resnet50', 'imagenet', 3), ('resnet50', 'cifar', 1),
-    ('resnet18', 'cifar', 2), ('preactresnet50', 'cifar', 3), ('wrn16-2', 'cifar', 4)))
+    ('resnet18', 'cifar', 2), ('preactresnet50', 'cifar', 3), ('wrn16-2', 'cifar', 4)], CASES))
 def test_float64_loss_gradients_and_statistics(name, architecture, stem, layer_mix):
     loss, y, gradients, statistics = step(name, architecture, stem, layer_mix, 'd')
     found = {**gradients, **statistics}
@@ -124,22 +126,18 @@ def test_float64_loss_gradients_and_statistics(name, architecture, stem, layer_m
         # A projection moves by about the norm of a difference, seldom by five times as much.
         assert np.abs(digest(actual) - expected).max() <= 5e-8 * norm, key
 
-
-@pytest.mark.skipif(not TORCH, reason='needs torch')
-@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs())
-def test_float64_loss_gradients_and_statistics_beside_pytorch(name, architecture, stem, layer_mix):
-    loss, y, gradients, statistics = step(name, architecture, stem, layer_mix, 'd')
-    loss_, y_, gradients_, statistics_ = torch_step(architecture, stem, layer_mix, 'float64')
-    assert abs(loss - loss_) <= 1e-8 * loss_
-    assert difference('logits', y, y_) <= 1e-8
-    assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
-    found = {**gradients, **statistics}
-    for key, expected in {**gradients_, **statistics_}.items():
-        assert difference(key, found[key], expected) <= 1e-8, key
+    if TORCH:
+        loss_, y_, gradients_, statistics_ = torch_step(architecture, stem, layer_mix, 'float64')
+        assert abs(loss - loss_) <= 1e-8 * loss_
+        assert difference('logits', y, y_) <= 1e-8
+        assert gradients.keys() == gradients_.keys() and statistics.keys() == statistics_.keys()
+        for key, expected in {**gradients_, **statistics_}.items():
+            assert difference(key, found[key], expected) <= 1e-8, key
 
 
 @pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
-    ('resnet50', 'imagenet', None), ('resnet50', 'cifar', 1), ('wrn16-2', 'cifar', None)))
+    [('resnet50', 'imagenet', None), ('resnet50', 'cifar', 1), ('wrn16-2', 'cifar', None)],
+    [case for case in CASES if case[-1] in (PLAIN, 1)]))
 def test_float32_logits_and_loss(name, architecture, stem, layer_mix):
     loss, y, _, _ = step(name, architecture, stem, layer_mix, 'f')
     assert y.dtype == np.float32
