@@ -1,4 +1,4 @@
-"""SVHN from MAT-files as SciPy writes them, and everything that can be wrong with them."""
+"""SVHN from MAT-files as SciPy writes them; checksums of theirs stand for the official ones."""
 import hashlib
 import io
 import os
@@ -9,7 +9,6 @@ import chainer
 import numpy as np
 import pytest
 import scipy.io
-import scipy.sparse
 
 from experiment import dataset, svhn
 from experiment.errors import Invalid
@@ -30,13 +29,18 @@ def mat(values, **how):
     return file.getvalue()
 
 
-def write(folder, train, test=None, name=str):
-    folder.mkdir(exist_ok=True)
-    for file, content in (TRAIN, train), (TEST, mat(arrays(10)) if test is None else test):
-        path = folder / name(file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """A function that writes both files into a folder; they count as official."""
+    def write(train, test=None, name=str):
+        folder = tmp_path / 'svhn'
+        for file, content in (TRAIN, train), (TEST, mat(arrays(10)) if test is None else test):
+            path = folder / name(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            monkeypatch.setitem(svhn.FILES, file, hashlib.md5(content).hexdigest())
+        return folder
+    return write
 
 
 def files(folder):
@@ -57,11 +61,6 @@ def packed(folder, how):
     return str(folder if how == 'folder' else path)
 
 
-def make_official(monkeypatch, contents):
-    for name, content in contents.items():
-        monkeypatch.setitem(svhn.FILES, name, hashlib.md5(content).hexdigest())
-
-
 def assert_loaded(images, values):
     n = values['X'].shape[3]
     assert images.images.shape == (n, 3, 32, 32) and images.images.flags.c_contiguous
@@ -78,12 +77,12 @@ def test_the_official_checksums_are_the_published_ones():
                           'test_32x32.mat': 'eb5a983be6a315427106f1b164d9cef3'}
 
 
-@pytest.mark.parametrize('kind', [np.uint8, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize('kind', [np.uint8, np.float64])
 @pytest.mark.parametrize('compressed', [False, True])
-def test_rows_columns_channels_and_labels_are_where_they_belong(tmp_path, kind, compressed):
+def test_rows_columns_channels_and_labels_are_where_they_belong(write, kind, compressed):
     train, test = arrays(23), arrays(11)
     train['y'] = train['y'].astype(kind)
-    folder = write(tmp_path / 'svhn', mat(train, do_compression=compressed), mat(test))
+    folder = write(mat(train, do_compression=compressed), mat(test))
     loaded = dataset.load('svhn', str(folder))
     for images, values in zip(loaded, (train, test)):
         assert_loaded(images, values)
@@ -93,38 +92,28 @@ def test_rows_columns_channels_and_labels_are_where_they_belong(tmp_path, kind, 
 
 @pytest.mark.parametrize('how', ['folder', 'w:', 'w:gz', 'zip'])
 @pytest.mark.parametrize('below', ['', 'svhn/'])
-def test_both_files_are_found_in_a_folder_or_an_archive(tmp_path, capsys, how, below):
-    values = arrays(12, others='not looked at')
-    path = packed(write(tmp_path / 'a', mat(values), name=lambda name: below + name), how)
-    assert_loaded(dataset.load('svhn', path)[0], values)
-    said, = capsys.readouterr().err.splitlines()
-    assert said == (f'{path}: other checksums than the official ones: '
-                    f'{", ".join(sorted([below + TRAIN, below + TEST], key=said.index))}; '
-                    'read without running anything in it')
-
-
-def test_images_and_labels_are_those_that_chainer_makes(tmp_path):
+def test_both_files_are_found_in_a_folder_or_an_archive(write, capsys, how, below):
     values = arrays(12)
-    train, _ = dataset.load('svhn', str(write(tmp_path / 'a', mat(values))))
+    path = packed(write(mat(values), name=lambda name: below + name), how)
+    assert_loaded(dataset.load('svhn', path)[0], values)
+    assert capsys.readouterr().err == ''
+
+
+def test_images_and_labels_are_those_that_chainer_makes(write):
+    values = arrays(12)
+    train, _ = dataset.load('svhn', str(write(mat(values))))
     images, labels = chainer.datasets.svhn._preprocess_svhn(
         {'x': values['X'], 'y': values['y']}, True, 255., np.float32, np.int32)._datasets
     np.testing.assert_array_equal(train.images, np.rint(images))
     np.testing.assert_array_equal(train.labels, labels)
 
 
-def test_the_official_files_are_read_in_silence(tmp_path, monkeypatch, capsys):
-    contents = {TRAIN: mat(arrays(12)), TEST: mat(arrays(10))}
-    make_official(monkeypatch, contents)
-    dataset.load('svhn', str(write(tmp_path / 'a', *contents.values())))
-    assert capsys.readouterr().err == ''
-
-
 # The download
 
-def test_the_first_use_downloads_to_where_chainer_looks(root, monkeypatch, serve):
+def test_the_first_use_downloads_to_where_chainer_looks(root, write, serve):
     values = arrays(12)
     contents = {TRAIN: mat(values), TEST: mat(arrays(10))}
-    make_official(monkeypatch, contents)
+    write(*contents.values())
     serve(served := dict(contents))
     assert_loaded(dataset.load('svhn')[0], values)
     served.clear()
@@ -150,115 +139,47 @@ def test_what_chainer_downloaded_is_verified_before_it_is_read(root, serve):
         dataset.load('svhn')
 
 
-# What cannot be read
+# What is refused; SciPy does not see it
 
-def refused(path, match):
-    with pytest.raises(Invalid, match=match) as error:
-        dataset.load('svhn', str(path))
-    assert str(path) in str(error.value)
-    assert f'from {svhn.URL}, and give their folder with --data-archive' in str(error.value)
+@pytest.fixture
+def refused(monkeypatch):
+    """A function that asserts that a path is refused, and why."""
+    monkeypatch.setattr(scipy.io, 'loadmat', None)
 
-
-CELLS = np.empty((1, 10), object)
-CELLS[:] = 'a string'
-
-
-@pytest.mark.parametrize('changed, why', [
-    ({'X': CELLS}, 'X in it is no array of real numbers'),
-    ({'X': scipy.sparse.eye_array(9)}, 'X in it is no array of real numbers'),
-    ({'y': CELLS}, 'y in it is no array of real numbers'),
-    ({'y': {'a': 1}}, 'y in it is no array'), ({'y': 'text'}, 'y in it is no array'),
-    ({'X': np.zeros((32, 32, 3, 10))}, r'X is float64 .*, not uint8 \(32, 32, 3, N\)'),
-    ({'X': np.zeros((28, 28, 3, 10), np.uint8)}, r'X is uint8 \(28, 28, 3, 10\), not uint8 \(32, '),
-    ({'X': np.zeros((10, 3, 32, 32), np.uint8)}, r'X is uint8 \(10, 3, 32, 32\)'),
-    ({'X': np.zeros((32, 32, 3), np.uint8)}, r'X is uint8 \(32, 32, 3\)'),
-    ({'X': np.zeros((32, 32, 3, 0), np.uint8), 'y': np.zeros((0, 1))}, '0 images, 0 labels'),
-    ({'y': np.ones((9, 1))}, '10 images, 9 labels'),
-    ({'y': np.zeros((10, 1))}, 'labels other than 1 to 10, where 10 is the digit 0'),
-    ({'y': np.full((10, 1), 11)}, 'labels other than 1 to 10'),
-    ({'y': np.full((10, 1), 11, np.uint8)}, 'labels other than 1 to 10'),
-    ({'y': np.full((10, 1), 1.5)}, 'labels other than 1 to 10'),
-    ({'y': np.full((10, 1), np.nan)}, 'labels other than 1 to 10'),
-    ({'y': np.full((10, 1), 1 + 1j)}, 'y in it is no array of real numbers')])
-def test_a_file_of_other_contents_is_refused(tmp_path, changed, why):
-    refused(write(tmp_path / 'a', mat(arrays(10, **changed))),
-            rf'cannot be read as SVHN \(train_32x32.mat: {why}')
+    def refused(path, why):
+        with pytest.raises(Invalid, match=why) as error:
+            dataset.load('svhn', str(path))
+        assert str(error.value).startswith(f'{path} cannot be read as SVHN (')
+        assert f'from {svhn.URL}, and give their folder with --data-archive' in str(error.value)
+    return refused
 
 
-@pytest.mark.parametrize('lost', ['X', 'y'])
-def test_a_file_without_an_array_is_refused(tmp_path, lost):
-    values = arrays(10)
-    del values[lost]
-    refused(write(tmp_path / 'a', mat(values)), f'{lost} in it is missing')
+@pytest.mark.parametrize('change', [
+    lambda content: content[:-9], lambda content: b'', lambda content: b'<html>404</html>',
+    lambda content: content[:300] + bytes([content[300] ^ 1]) + content[301:]])
+def test_another_file_than_the_official_one_is_refused(write, refused, change):
+    folder = write(mat(arrays(10)))
+    path = folder / TEST
+    path.write_bytes(change(path.read_bytes()))
+    refused(folder, f'{TEST} is not the official one: its md5 is .*, not {svhn.FILES[TEST]}')
 
 
-def test_an_array_that_is_there_twice_is_refused(tmp_path):
-    content = mat(arrays(10))
-    refused(write(tmp_path / 'a', content + mat({'X': CELLS})[128:]),
-            'train_32x32.mat: there is more than one X in it')
-
-
-def test_cells_within_cells_are_not_entered(tmp_path):
-    start = mat({'X': CELLS})[136:184]  # flags, shape and name
-    element = b''
-    for _ in range(5000):  # SciPy would go as deep
-        element = np.array([14, len(start) + len(element)], '<u4').tobytes() + start + element
-    refused(write(tmp_path / 'a', mat({'y': np.ones((10, 1))}) + element),
-            'X in it is no array of real numbers')
-
-
-@pytest.mark.parametrize('compressed', [False, True])
-@pytest.mark.parametrize('kept', [130, 400, -400, -1])
-def test_a_truncated_file_is_named_as_such(tmp_path, capsys, kept, compressed):
-    content = mat(arrays(10), do_compression=compressed)[:kept]
-    refused(write(tmp_path / 'a', mat(arrays(10)), content),
-            r'cannot be read as SVHN \(test_32x32.mat is truncated\)')
-    assert capsys.readouterr().err == ''
-
-
-@pytest.mark.parametrize('content, why', [
-    (b'', 'it is empty'), (b'<html>404</html>', 'it is not a MAT-file of version 5'),
-    (mat({'X': 1}, format='4'), 'it is not a MAT-file of version 5'),
-    (b'MATLAB 7.3 MAT-file'.ljust(124) + b'\0\2IM', 'it is not a MAT-file of version 5')])
-def test_another_file_is_refused(tmp_path, content, why):
-    refused(write(tmp_path / 'a', content), f'train_32x32.mat: {why}')
-
-
-@pytest.mark.parametrize('compressed', [False, True])
-def test_a_damaged_file_never_ends_in_anything_but_invalid(tmp_path, compressed):
-    content = mat(arrays(10), do_compression=compressed)
-    for place in [*range(128, 240), *RANDOM.randint(128, len(content), 100)]:
-        damaged = bytearray(content)
-        damaged[place] ^= 1 << RANDOM.randint(8)
-        folder = write(tmp_path / 'a', bytes(damaged))
-        try:
-            dataset.load('svhn', str(folder))  # some bits are pixels
-        except Invalid:
-            pass
-
-
-def test_a_file_that_unpacks_without_end_is_refused(tmp_path, monkeypatch):
-    content = mat({'X': np.zeros((32, 32, 3, 300), np.uint8)}, do_compression=True)
-    monkeypatch.setattr(svhn, 'LIMIT', 1 << 17)
-    refused(write(tmp_path / 'a', content), 'train_32x32.mat: unpacks to more than 131072 bytes')
-
-
-def test_files_that_are_larger_than_allowed_are_refused(tmp_path, monkeypatch):
-    folder = write(tmp_path / 'a', mat(arrays(20)))
+def test_files_that_are_larger_than_allowed_are_refused(write, refused, monkeypatch):
+    folder = write(mat(arrays(20)))
     monkeypatch.setattr(svhn, 'LIMIT', 90000)
     refused(folder, 'more than 90000 bytes')
 
 
-def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
-    folder = write(tmp_path / 'a', mat(arrays(10)))
+def test_a_missing_file_and_a_missing_folder_are_named(write, refused):
+    folder = write(mat(arrays(10)))
     os.remove(folder / TEST)
     refused(folder, 'there is no test_32x32.mat in it')
-    refused(tmp_path / 'none', 'there is no folder or file .*none: ')
-    refused('/dev/zero', 'there is no folder or file /dev/zero')
+    refused(folder / 'none', 'there is no such folder or file')
+    refused('/dev/zero', 'there is no such folder or file')
     refused(folder / TRAIN, 'it is neither a tar nor a zip')
 
 
-def test_a_truncated_archive_is_named_as_such(tmp_path):
-    path = packed(write(tmp_path / 'a', mat(arrays(10))), 'w:gz')
+def test_a_truncated_archive_is_named_as_such(write, refused):
+    path = packed(write(mat(arrays(10))), 'w:gz')
     os.truncate(path, 9000)
-    refused(path, 'archive is truncated: fetch')
+    refused(path, 'it is truncated')
