@@ -15,7 +15,7 @@ import engine
 from mixup import ManifoldMixupClassifier
 from model import ARCHITECTURES
 from model.wide_resnet import WideResNet
-from tests.reference.cases import CASES, LAM, N_CLASS, PLAIN, batch_of, digest, weights
+from tests.reference.cases import CASES, LAM, N_CLASS, batch_of, digest, weights
 
 TORCH = importlib.util.find_spec('torch') is not None
 VALUES = os.path.join(os.path.dirname(__file__), 'reference', 'values.npz')
@@ -96,21 +96,19 @@ def difference(name, actual, expected):
     return np.linalg.norm(actual - expected) / norm
 
 
-def runs(quick, cases):
-    """Some cases by the fast engine, the plain networks by both.
+def runs(*quick):
+    """Each case by each engine; case by case, so that PyTorch computes each once.
 
     Args:
         quick: The cases that are no slow test by the fast engine.
-        cases: All cases, those of a network in a row.
     """
     return [pytest.param(name, *case, marks=[] if name == 'fast' and case in quick else
-                         [pytest.mark.slow]) for case in cases for name in engine.ENGINES
-            if name == 'fast' or case[-1] is PLAIN]
+                         [pytest.mark.slow]) for case in CASES for name in engine.ENGINES]
 
 
-@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs([
+@pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
     ('resnet50', 'imagenet', None), ('resnet50', 'imagenet', 3), ('resnet50', 'cifar', 1),
-    ('resnet18', 'cifar', 2), ('preactresnet50', 'cifar', 3), ('wrn16-2', 'cifar', 4)], CASES))
+    ('resnet18', 'cifar', 2), ('preactresnet50', 'cifar', 3), ('wrn16-2', 'cifar', 4)))
 def test_float64_loss_gradients_and_statistics(name, architecture, stem, layer_mix):
     loss, y, gradients, statistics = step(name, architecture, stem, layer_mix, 'd')
     found = {**gradients, **statistics}
@@ -136,8 +134,7 @@ def test_float64_loss_gradients_and_statistics(name, architecture, stem, layer_m
 
 
 @pytest.mark.parametrize('name, architecture, stem, layer_mix', runs(
-    [('resnet50', 'imagenet', None), ('resnet50', 'cifar', 1), ('wrn16-2', 'cifar', None)],
-    [case for case in CASES if case[-1] in (PLAIN, 1)]))
+    ('resnet50', 'imagenet', None), ('resnet50', 'cifar', 1), ('wrn16-2', 'cifar', None)))
 def test_float32_logits_and_loss(name, architecture, stem, layer_mix):
     loss, y, _, _ = step(name, architecture, stem, layer_mix, 'f')
     assert y.dtype == np.float32

@@ -13,7 +13,7 @@ EVERY = PLAIN, 0, 1, 2, 3, 4, 5
 CASES = [(architecture, stem, layer) for architecture, stem, layers in (
     ('resnet50', 'imagenet', EVERY), ('resnet50', 'cifar', (PLAIN, 1)),
     ('resnet18', 'cifar', EVERY), ('resnet18', 'imagenet', (PLAIN, 1)),
-    ('preactresnet18', 'cifar', EVERY), ('preactresnet34', 'cifar', (PLAIN, 3)),
+    ('preactresnet18', 'cifar', EVERY), ('preactresnet34', 'cifar', EVERY),
     ('preactresnet50', 'cifar', EVERY), ('wrn16-2', 'cifar', EVERY[:-1]),
     ('wrn28-10', 'cifar', (2,))) for layer in layers]
 
