@@ -266,5 +266,5 @@ def softmax_binary_cross_entropy(y, t, reduce='mean'):
     return F.mean(losses) if reduce == 'mean' else losses
 
 
-# --loss
+# By the names that --loss has
 LOSSES = {'ce': F.softmax_cross_entropy, 'bce': softmax_binary_cross_entropy}

@@ -9,9 +9,7 @@ The difference is mixup − baseline in percentage points, paired by seed; its 9
 Student's t with one degree of freedom fewer than pairs, for each row by itself.
 best*: best epoch, chosen on {images}; it flatters every row, so no verdict rests on it."""
 # By --validate-on; elsewhere it is a directory.
-VALIDATED_ON = {
-    'test': 'the test data',
-    'rest': 'held-out training images'}
+VALIDATED_ON = {'test': 'the test data', 'rest': 'held-out training images'}
 
 
 def title(setting, settings, longest=None):

@@ -11,8 +11,8 @@ RECIPES = {
         'arch': 'resnet50', 'stem': 'cifar', 'mixup_alpha': 0.2, 'layer_mix': None,
         'epoch': 200, 'batchsize': 128, 'optimizer': 'sgd', 'weight_decay': 1e-4,
         'schedule': 'cosine', 'warmup': 5., 'augment': 'standard'},
-    # The text of the paper, which gives no batch: that is of its authors' code.  The code also
-    # decays BN's parameters, of which the text says nothing; here they are left out as ever.
+    # The paper's values; the batch is that of its authors' code.  The code also decays BN's
+    # parameters, which are left out here as ever.
     'paper': {
         'arch': 'preactresnet18', 'stem': 'cifar', 'mixup_alpha': 2., 'layer_mix': [0, 2, 3],
         'epoch': 1200, 'batchsize': 100, 'optimizer': 'momentum', 'weight_decay': 1e-4,
