@@ -1,6 +1,6 @@
 # make demo                  train with and without mixup on handwritten digits and compare:
 #                            minutes on a CPU; the result is in demo/
-# make test                  the tests, in three minutes on two cores: not the slow ones, and those
+# make test                  the tests, in four minutes on two cores: not the slow ones, and those
 #                            that need a GPU only where there is one
 # make test-all              every test: make test, make test-slow, make test-gpu
 # make test-slow             the tests that take long and rarely fail
